@@ -1,0 +1,3 @@
+//! The `kplay` command.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! What the operator sees of a run: one vocabulary of events, and the siblings that show it.
+
+pub mod event;

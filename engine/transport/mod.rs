@@ -1,0 +1,102 @@
+//! Connections to hosts: how an agent is reached, brought there, started, and talked to.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kplay_modules::agent::wire::BecomeMethod;
+
+/// How a host is reached; everything here comes from the inventory and the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Name in the inventory.
+    pub name: String,
+    /// Which way.
+    pub connection: ConnectionKind,
+    /// Name or address to connect to.
+    pub address: String,
+    /// Port; `None` takes ssh_config's, else 22.
+    pub port: Option<u16>,
+    /// Login user; `None` takes ssh_config's, else the local user.
+    pub user: Option<String>,
+    /// Private key files, tried in order before the agent's and the usual ones.
+    pub private_keys: Vec<PathBuf>,
+    /// Login password, when one is configured.
+    pub password: Option<String>,
+    /// `user@host:port` hops to go through, in order; `None` takes ssh_config's.
+    pub jump: Option<String>,
+    /// How strictly the host's key is checked.
+    pub host_keys: HostKeyPolicy,
+    /// A known_hosts file instead of the user's.
+    pub known_hosts: Option<PathBuf>,
+    /// Network namespace (a path such as `/run/netns/lab`) to connect from.
+    pub namespace: Option<PathBuf>,
+    /// Act below this folder of the host instead of `/`.
+    pub root: Option<PathBuf>,
+    /// Time to connect and authenticate.
+    pub timeout: Duration,
+    /// How to become another user.
+    pub become_method: BecomeMethod,
+    /// Password for that.
+    pub become_password: Option<String>,
+    /// Folder for the agent on the host, instead of the usual ones.
+    pub agent_folder: Option<PathBuf>,
+}
+
+/// Ways to reach a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionKind {
+    /// libssh2, in this process.
+    Ssh,
+    /// The system's `ssh`, for every option that it knows.
+    OpenSsh,
+    /// This machine, without ssh.
+    Local,
+}
+
+/// How strictly host keys are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKeyPolicy {
+    /// Only known keys.
+    Strict,
+    /// Unknown hosts' keys are written down; changed keys are refused.
+    AcceptNew,
+    /// Nothing is checked; for throw-away hosts only.
+    Off,
+}
+
+/// A byte stream to a running agent, past its bootstrap. Never blocks: a poll loop drives all of them on one thread.
+pub trait Link: Send {
+    /// The descriptor to poll.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+    /// Whether progress needs the descriptor to be readable, writable, or both.
+    fn interest(&self) -> Interest;
+    /// Reads what the agent wrote to its standard output; `WouldBlock` when there is nothing, 0 at its end.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Reads what the agent wrote to its standard error; `WouldBlock` when there is nothing, 0 at its end.
+    fn read_error(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Writes to the agent's standard input; `WouldBlock` when the window is full.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Ends the stream and tells how the agent ended (`exit code 137`, `killed by signal KILL`), as far as that is known.
+    fn close(&mut self) -> String;
+}
+
+/// What a link waits for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// To become readable.
+    pub read: bool,
+    /// To become writable.
+    pub write: bool,
+}
+
+/// A connected host whose agent answers frames.
+pub struct Connected {
+    /// The stream.
+    pub link: Box<dyn Link>,
+    /// Bytes of the agent's output that arrived after the marker already.
+    pub early: Vec<u8>,
+    /// Whether the agent had to be sent.
+    pub agent_sent: bool,
+}

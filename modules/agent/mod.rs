@@ -1,0 +1,3 @@
+//! The program that carries the modules to a host: its protocol and its serving loop.
+
+pub mod wire;

@@ -1,0 +1,174 @@
+//! What a module is: arguments, a preparation on the controller, and a check that returns what is missing.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::change::Change;
+use super::error::ModuleError;
+use super::inspect::Inspect;
+use super::types::{Blob, Mode};
+
+/// A thing that can be managed. The type's fields are the module's arguments.
+///
+/// The module's manual is the `//!` text at the head of its file, its arguments' descriptions are the fields' doc comments.
+pub trait Module: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// The name playbooks call it by; also the name of its file.
+    const NAME: &'static str;
+
+    /// Runs on the controller before anything is sent: refuses arguments that cannot work, reads local files, renders
+    /// templates, and replaces what the host needs by digests and manifests.
+    fn prepare(&mut self, controller: &dyn Controller) -> Result<(), ModuleError> {
+        let _ = controller;
+        Ok(())
+    }
+
+    /// Looks at the host and returns what is missing.
+    fn check(&self, host: &dyn Inspect) -> Result<Proposal, ModuleError>;
+
+    /// Returns the paths that the task manages; `restart_on = { result }` means these. Called after `prepare`.
+    fn paths(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Proposal {
+    /// What is missing, in the order it has to be done.
+    pub changes: Vec<Change>,
+    /// What the playbook may read from the result (`stat.exists`, `command.stdout`); a closed set of fields per module.
+    pub output: Map<String, Value>,
+    /// Whether the module proposes again each time it is asked (a bare command): such tasks are not asked for proof.
+    pub repeating: bool,
+}
+
+impl Proposal {
+    /// Creates a converging proposal.
+    pub fn new(changes: Vec<Change>) -> Self {
+        Self { changes, ..Self::default() }
+    }
+
+    /// Adds a field that the playbook may read.
+    #[must_use]
+    pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
+        self.output.insert(field.to_owned(), value.into());
+        self
+    }
+
+    /// Declares that asking again would propose again.
+    #[must_use]
+    pub fn repeating(mut self) -> Self {
+        self.repeating = true;
+        self
+    }
+}
+
+/// What `prepare` may ask the controller.
+pub trait Controller {
+    /// Finds a file or folder that a task names: absolute, or below the role's `folder` (`files`, `templates`), else beside
+    /// the playbook. The error lists where it looked.
+    fn find(&self, name: &str, folder: &str) -> Result<PathBuf, ModuleError>;
+    /// Reads a local file whole; for texts and small files.
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ModuleError>;
+    /// Opens a local file for streaming.
+    fn open(&self, path: &Path) -> Result<Box<dyn std::io::Read>, ModuleError>;
+    /// Registers a local file so that hosts can ask for it by digest. Its digest is taken once per run and file.
+    fn blob_of_file(&self, path: &Path, secret: bool) -> Result<Blob, ModuleError>;
+    /// Registers bytes so that hosts can ask for them by digest.
+    fn blob(&self, bytes: Vec<u8>, secret: bool) -> Blob;
+    /// Lists what is below a local folder, parents first, sorted, links not followed.
+    fn tree(&self, folder: &Path) -> Result<Vec<TreeEntry>, ModuleError>;
+    /// Renders a template file with the host's variables, the role's parameters and `vars`; strict about undefined names.
+    fn render(&self, template: &Path, vars: &Map<String, Value>) -> Result<Vec<u8>, ModuleError>;
+    /// Returns whether a text contains a value that the user declared secret.
+    fn is_secret(&self, text: &[u8]) -> bool;
+    /// Makes sure that `url` with this digest lies in the controller's download cache and returns its path there.
+    fn download(&self, url: &str, digest: &super::types::Digest) -> Result<PathBuf, ModuleError>;
+    /// Returns the certificate (PEM) of the authority kept in `folder`, making the authority on first use. With `dry`
+    /// nothing is made: `None` says that it would be.
+    fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError>;
+    /// Registers the specification of the certificate that this task may ask to be signed; see `cert`.
+    fn expect_signature(&self, request: SignatureRequest);
+}
+
+/// A local file, folder or link below a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TreeEntry {
+    /// Path relative to the folder.
+    pub path: PathBuf,
+    /// What it is.
+    #[schemars(skip)]
+    pub kind: super::change::MemberKind,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What the controller will sign for one task, and nothing else: every field of the certificate comes from here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignatureRequest {
+    /// Folder of the authority.
+    pub authority: PathBuf,
+    /// The specification as the `cert` module read it, as JSON.
+    pub specification: Value,
+}
+
+/// Requested attributes, as most modules take them; a helper for reading them in one go.
+pub type Asked<'a> = (&'a Option<Mode>, &'a Option<String>, &'a Option<String>);
+
+/// A module with its arguments, of whatever kind.
+pub trait AnyModule: Send + Sync {
+    /// See [`Module::prepare`].
+    fn prepare(&mut self, controller: &dyn Controller) -> Result<(), ModuleError>;
+    /// See [`Module::check`].
+    fn check(&self, host: &dyn Inspect) -> Result<Proposal, ModuleError>;
+    /// See [`Module::paths`].
+    fn paths(&self) -> Vec<PathBuf>;
+    /// Returns the arguments as they travel to the host.
+    fn to_json(&self) -> Result<String, ModuleError>;
+}
+
+impl<M: Module> AnyModule for M {
+    fn prepare(&mut self, controller: &dyn Controller) -> Result<(), ModuleError> {
+        Module::prepare(self, controller)
+    }
+
+    fn check(&self, host: &dyn Inspect) -> Result<Proposal, ModuleError> {
+        Module::check(self, host)
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        Module::paths(self)
+    }
+
+    fn to_json(&self) -> Result<String, ModuleError> {
+        serde_json::to_string(self).map_err(|error| ModuleError::argument(error.to_string()))
+    }
+}
+
+/// A line of the registry: all that is known of a module without an instance of it.
+pub struct Entry {
+    /// Name in playbooks.
+    pub name: &'static str,
+    /// Reads arguments; the error is serde's.
+    pub parse: fn(Value) -> Result<Box<dyn AnyModule>, serde_json::Error>,
+    /// JSON schema of the arguments.
+    pub schema: fn() -> schemars::Schema,
+}
+
+/// Returns the registry line of a module type.
+pub const fn entry<M: Module>() -> Entry {
+    Entry {
+        name: M::NAME,
+        parse: |arguments| Ok(Box::new(serde_json::from_value::<M>(arguments)?)),
+        schema: || {
+            schemars::generate::SchemaSettings::draft2020_12()
+                .with(|settings| settings.inline_subschemas = true)
+                .into_generator()
+                .into_root_schema_for::<M>()
+        },
+    }
+}
