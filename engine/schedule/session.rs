@@ -1,0 +1,256 @@
+//! The hosts of a run as conversations: connecting them, greeting their agents, passing messages on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use kplay_modules::agent::wire::{self, Hello, ToAgent, ToController, VERSION};
+use kplay_modules::api::Facts;
+
+use crate::diagnostic::{Diagnostic, Result};
+use crate::transport::{self, Agents, Arrival, Connected, PollLoop, Target};
+
+/// A host's number in the run: its position in the inventory.
+pub type HostId = usize;
+
+/// What the agents of a run are told at their start; the host's own settings come from its [`Target`].
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// Name of the run.
+    pub run: String,
+    /// Who runs it.
+    pub by: String,
+    /// Whether nothing is to be changed.
+    pub check: bool,
+    /// Whether contents are wanted for diffs.
+    pub diff: bool,
+}
+
+/// Something that came from a host, or from the operator.
+pub enum Happening {
+    /// A host's agent has answered.
+    Ready {
+        /// The host.
+        host: HostId,
+        /// What is known of it.
+        facts: Facts,
+        /// Milliseconds since its connection was begun.
+        millis: u64,
+        /// Whether the agent had to be sent.
+        agent_sent: bool,
+    },
+    /// A host could not be reached, or its agent is gone.
+    Lost {
+        /// The host.
+        host: HostId,
+        /// Why.
+        error: Box<Diagnostic>,
+    },
+    /// A message of a greeted agent.
+    Message {
+        /// The host.
+        host: HostId,
+        /// What it says.
+        message: ToController,
+    },
+    /// A line of an agent's log.
+    Log {
+        /// The host.
+        host: HostId,
+        /// The line.
+        line: String,
+    },
+    /// The operator pressed Ctrl-C, or the process was asked to end.
+    Interrupted,
+}
+
+/// What arrives on the one channel that a run listens to.
+enum Signal {
+    Connected(HostId, Result<Connected>),
+    Arrival(Arrival),
+    Interrupted,
+}
+
+impl From<Arrival> for Signal {
+    fn from(arrival: Arrival) -> Self {
+        Self::Arrival(arrival)
+    }
+}
+
+/// How far a conversation has come.
+enum Stage {
+    Connecting { since: Instant },
+    Greeted { since: Instant, agent_sent: bool },
+    Ready,
+}
+
+/// All conversations of a run. Dropping it ends them.
+pub struct Sessions {
+    agents: Arc<Agents>,
+    greeting: Greeting,
+    pool: rayon::ThreadPool,
+    poll: PollLoop,
+    sender: Sender<Signal>,
+    receiver: Receiver<Signal>,
+    stages: HashMap<HostId, Stage>,
+    targets: HashMap<HostId, Arc<Target>>,
+}
+
+impl Sessions {
+    /// Creates a run without conversations; at most `forks` hosts connect at a time.
+    pub fn new(agents: Agents, greeting: Greeting, forks: usize) -> Result<Self> {
+        let (sender, receiver) = channel();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(forks.max(1))
+            .thread_name(|number| format!("fork-{number}"))
+            .build()
+            .map_err(|error| Diagnostic::internal(format!("cannot start {forks} threads: {error}")).hint("lower `--forks`"))?;
+        let poll = PollLoop::spawn(sender.clone())?;
+        Ok(Self { agents: Arc::new(agents), greeting, pool, poll, sender, receiver, stages: HashMap::new(), targets: HashMap::new() })
+    }
+
+    /// Makes Ctrl-C and SIGTERM arrive as [`Happening::Interrupted`]; the second one ends the process at once.
+    pub fn listen_for_interrupts(&self) -> Result<()> {
+        let sender = self.sender.clone();
+        let mut interrupted = false;
+        ctrlc::set_handler(move || {
+            if interrupted {
+                std::process::exit(i32::from(crate::diagnostic::exit_code::INTERRUPTED));
+            }
+            interrupted = true;
+            let _ = sender.send(Signal::Interrupted);
+        })
+        .map_err(|error| Diagnostic::internal(format!("cannot listen for Ctrl-C: {error}")))
+    }
+
+    /// Begins to connect a host, unless that has been begun already.
+    pub fn connect(&mut self, host: HostId, target: &Arc<Target>) {
+        if self.stages.contains_key(&host) {
+            return;
+        }
+        self.stages.insert(host, Stage::Connecting { since: Instant::now() });
+        self.targets.insert(host, Arc::clone(target));
+        let (sender, agents, target) = (self.sender.clone(), Arc::clone(&self.agents), Arc::clone(target));
+        self.pool.spawn(move || {
+            let connected = transport::connect(&target, &agents);
+            // The run may be over already; then nobody waits for this host.
+            let _ = sender.send(Signal::Connected(host, connected));
+        });
+    }
+
+    /// Returns whether the host's agent has answered and is still there.
+    pub fn is_ready(&self, host: HostId) -> bool {
+        matches!(self.stages.get(&host), Some(Stage::Ready))
+    }
+
+    /// Says something to a host's agent.
+    pub fn send(&self, host: HostId, message: &ToAgent) -> Result<()> {
+        let bytes = wire::encode(message).map_err(|error| Diagnostic::internal(format!("cannot encode a message: {error}")))?;
+        self.poll.send(host, bytes);
+        Ok(())
+    }
+
+    /// Returns a handle for those who answer an agent from another thread.
+    pub fn outbox(&self) -> PollLoop {
+        self.poll.clone()
+    }
+
+    /// Returns the threads that connect and compute.
+    pub fn pool(&self) -> &rayon::ThreadPool {
+        &self.pool
+    }
+
+    /// Waits for the next happening; `None` when `patience` is over.
+    pub fn next(&mut self, patience: Duration) -> Option<Happening> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let signal = match self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(signal) => signal,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            };
+            let happening = match signal {
+                Signal::Interrupted => Some(Happening::Interrupted),
+                Signal::Connected(host, Ok(connected)) => self.greet(host, connected),
+                Signal::Connected(host, Err(error)) => Some(self.lose(host, error)),
+                Signal::Arrival(Arrival::Message(host, message)) => self.hear(host, message),
+                Signal::Arrival(Arrival::Log(host, line)) => Some(Happening::Log { host, line }),
+                Signal::Arrival(Arrival::Lost(host, reason)) => self.stages.contains_key(&host).then(|| {
+                    let error = Diagnostic::unreachable(format!("the connection broke: {reason}"))
+                        .hint("nothing is lost: run the playbook again, it goes on where this host stands");
+                    self.lose(host, error)
+                }),
+            };
+            if happening.is_some() {
+                return happening;
+            }
+        }
+    }
+
+    /// Ends the conversation with a host.
+    pub fn close(&mut self, host: HostId) {
+        if self.stages.remove(&host).is_some() {
+            self.poll.close(host);
+        }
+    }
+
+    fn greet(&mut self, host: HostId, connected: Connected) -> Option<Happening> {
+        let since = match self.stages.get(&host) {
+            Some(Stage::Connecting { since }) => *since,
+            _ => return None,
+        };
+        let target = self.targets.get(&host)?;
+        let hello = Hello {
+            version: VERSION,
+            run: self.greeting.run.clone(),
+            by: self.greeting.by.clone(),
+            check: self.greeting.check,
+            diff: self.greeting.diff,
+            root: target.root.clone(),
+            become_method: target.become_method,
+            become_password: target.become_password.clone(),
+        };
+        self.stages.insert(host, Stage::Greeted { since, agent_sent: connected.agent_sent });
+        self.poll.add(host, connected);
+        match self.send(host, &ToAgent::Hello(hello)) {
+            Ok(()) => None,
+            Err(error) => Some(self.lose(host, error)),
+        }
+    }
+
+    fn hear(&mut self, host: HostId, message: ToController) -> Option<Happening> {
+        let stage = self.stages.get(&host)?;
+        match (stage, message) {
+            (Stage::Greeted { since, agent_sent }, ToController::Ready { version: VERSION, facts }) => {
+                let (since, agent_sent) = (*since, *agent_sent);
+                self.stages.insert(host, Stage::Ready);
+                let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+                Some(Happening::Ready { host, facts, millis, agent_sent })
+            }
+            (Stage::Greeted { .. }, ToController::Ready { version, .. }) => {
+                let error = Diagnostic::host(format!("the agent speaks version {version} of the protocol, this kplay version {VERSION}"))
+                    .hint("build both from the same source, or remove `kplay-agent-*` beside `kplay`");
+                Some(self.lose(host, error))
+            }
+            (_, ToController::Fatal(error)) => {
+                let error = error.into();
+                Some(self.lose(host, error))
+            }
+            (Stage::Ready, message) => Some(Happening::Message { host, message }),
+            (Stage::Connecting { .. } | Stage::Greeted { .. }, _) => {
+                let error = Diagnostic::host("the agent spoke before it was greeted");
+                Some(self.lose(host, error))
+            }
+        }
+    }
+
+    fn lose(&mut self, host: HostId, error: Box<Diagnostic>) -> Happening {
+        self.close(host);
+        let name = self.targets.get(&host).map(|target| target.name.clone());
+        let error = match name {
+            Some(name) if error.host.is_none() => error.on(name),
+            _ => error,
+        };
+        Happening::Lost { host, error }
+    }
+}
