@@ -75,8 +75,10 @@ pub enum Change {
         action: UnitAction,
         /// Why, in a few words (`/etc/nginx/nginx.conf changed`); empty when the action says it all.
         reason: String,
-        /// What to record when the unit has been started.
+        /// What to record when the unit has been started or reloaded.
         record: Option<Record>,
+        /// Seconds to wait for systemd's job; 0 leaves that to the unit's own limits.
+        timeout: u64,
     },
     /// Makes systemd read its unit files again.
     ReloadDaemon {

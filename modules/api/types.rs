@@ -209,7 +209,8 @@ impl<'de> Deserialize<'de> for Mode {
     }
 }
 
-/// One string or a list of them, as users write `inputs = "/a"` and `inputs = { "/a", "/b" }` alike.
+/// One string or a list of them, as users write `inputs = "/a"` and `inputs = { "/a", "/b" }` alike. Lua cannot tell an empty
+/// list from an empty map, so that an empty map is an empty list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]
 pub struct OneOrMany(pub Vec<String>);
@@ -231,6 +232,12 @@ impl<'de> Deserialize<'de> for OneOrMany {
                     items.push(item);
                 }
                 Ok(OneOrMany(items))
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<OneOrMany, A::Error> {
+                match map.next_key::<String>()? {
+                    None => Ok(OneOrMany::default()),
+                    Some(key) => Err(serde::de::Error::custom(format!("expected a list of strings, found the key `{key}`"))),
+                }
             }
         }
         deserializer.deserialize_any(Visitor)
