@@ -72,6 +72,12 @@ pub trait Controller {
     /// Finds a file or folder that a task names: absolute, or below the role's `folder` (`files`, `templates`), else beside
     /// the playbook. The error lists where it looked.
     fn find(&self, name: &str, folder: &str) -> Result<PathBuf, ModuleError>;
+    /// Returns the name of the host that the task is for, as the inventory has it.
+    fn host(&self) -> &str;
+    /// Returns the absolute path of a place to write to on the controller: a relative one lies below the working directory.
+    fn destination(&self, name: &str) -> PathBuf;
+    /// Returns what a local path is, following links, with `path` as given; `None` when there is nothing.
+    fn entry(&self, path: &Path) -> Result<Option<TreeEntry>, ModuleError>;
     /// Reads a local file whole; for texts and small files.
     fn read(&self, path: &Path) -> Result<Vec<u8>, ModuleError>;
     /// Opens a local file for streaming.
@@ -86,13 +92,17 @@ pub trait Controller {
     fn render(&self, template: &Path, vars: &Map<String, Value>) -> Result<Vec<u8>, ModuleError>;
     /// Returns whether a text contains a value that the user declared secret.
     fn is_secret(&self, text: &[u8]) -> bool;
-    /// Makes sure that `url` with this digest lies in the controller's download cache and returns its path there.
-    fn download(&self, url: &str, digest: &super::types::Digest) -> Result<PathBuf, ModuleError>;
+    /// Makes sure that `url` (`https`, `http`, `file`) with this digest lies in the controller's download cache and returns its
+    /// path there. `ca` is a local PEM file with the authorities to trust instead of the usual ones, `timeout` is in seconds.
+    fn download(&self, url: &str, digest: &super::types::Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
     /// Returns the certificate (PEM) of the authority kept in `folder`, making the authority on first use. With `dry`
     /// nothing is made: `None` says that it would be.
     fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError>;
     /// Registers the specification of the certificate that this task may ask to be signed; see `cert`.
     fn expect_signature(&self, request: SignatureRequest);
+    /// Registers the only place on the controller where a file goes that this task may deliver; see `fetch`. The `dest` that a
+    /// host puts into a change is for show.
+    fn expect_file(&self, dest: &Path);
 }
 
 /// A local file, folder or link below a folder.
