@@ -1,6 +1,8 @@
 //! The controller, stage by stage in the order data flows: Config, Inventory, Plan, wire Request and Response, Event.
 
+pub mod blobs;
 pub mod diagnostic;
+pub mod plan;
 pub mod report;
 pub mod transport;
 pub mod yaml;
