@@ -95,6 +95,8 @@ pub struct PlannedTask {
     pub blobs: Vec<Digest>,
     /// The one certificate that its host may ask to be signed.
     pub signature: Option<SignatureRequest>,
+    /// The one file on the controller that its host may deliver.
+    pub delivers: Option<PathBuf>,
 }
 
 /// How a task ended, as far as the playbook may read it.

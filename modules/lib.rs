@@ -5,10 +5,29 @@ pub mod api;
 
 use api::module::Entry;
 
-/// All modules, by name. `Host:NAME`, `kplay doc`, completions and the conformance tests are derived from this list.
-pub const REGISTRY: &[Entry] = &[];
+/// Makes the registry, and beside it the modules' sources, of which the manuals are the heads. Only the controller looks at
+/// those, so the agent does not carry them.
+macro_rules! registry {
+    ($($name:ident :: $module:ident),* $(,)?) => {
+        /// All modules, by name. `Host:NAME`, `kplay doc`, completions and the conformance tests are derived from this list.
+        pub const REGISTRY: &[Entry] = &[$(api::module::entry::<$name::$module>()),*];
+
+        /// Name and source text of each module's file.
+        pub const SOURCES: &[(&str, &str)] = &[$((stringify!($name), include_str!(concat!(stringify!($name), ".rs")))),*];
+    };
+}
+
+// One line a module, sorted: `file::File,` is the type `File` in `file.rs`.
+registry! {}
 
 /// Returns the registry line of the module called `name`.
 pub fn find(name: &str) -> Option<&'static Entry> {
     REGISTRY.iter().find(|entry| entry.name == name)
+}
+
+/// Returns a module's manual: the `//!` text at the head of its file.
+pub fn manual(name: &str) -> Option<String> {
+    let (_, source) = SOURCES.iter().find(|(module, _)| *module == name)?;
+    let head = source.lines().take_while(|line| line.starts_with("//!"));
+    Some(head.map(|line| line.trim_start_matches("//!").trim_start_matches(' ')).collect::<Vec<_>>().join("\n"))
 }

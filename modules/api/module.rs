@@ -163,8 +163,8 @@ impl<M: Module> AnyModule for M {
 pub struct Entry {
     /// Name in playbooks.
     pub name: &'static str,
-    /// Reads arguments; the error is serde's.
-    pub parse: fn(Value) -> Result<Box<dyn AnyModule>, serde_json::Error>,
+    /// Reads arguments; the error names the argument that it is about (`restart_on[2]`), as far as that is known.
+    pub parse: fn(Value) -> Result<Box<dyn AnyModule>, ModuleError>,
     /// JSON schema of the arguments.
     pub schema: fn() -> schemars::Schema,
 }
@@ -173,7 +173,14 @@ pub struct Entry {
 pub const fn entry<M: Module>() -> Entry {
     Entry {
         name: M::NAME,
-        parse: |arguments| Ok(Box::new(serde_json::from_value::<M>(arguments)?)),
+        parse: |arguments| match serde_path_to_error::deserialize::<_, M>(arguments) {
+            Ok(module) => Ok(Box::new(module)),
+            Err(error) => {
+                let path = error.path().to_string();
+                let made = ModuleError::argument(error.into_inner().to_string());
+                Err(if path == "." { made } else { made.at(&path) })
+            }
+        },
         schema: || {
             schemars::generate::SchemaSettings::draft2020_12()
                 .with(|settings| settings.inline_subschemas = true)
