@@ -2,6 +2,9 @@
 
 pub mod agent;
 pub mod api;
+pub mod command;
+pub mod shell;
+pub mod systemd;
 
 use api::module::Entry;
 
@@ -18,7 +21,11 @@ macro_rules! registry {
 }
 
 // One line a module, sorted: `file::File,` is the type `File` in `file.rs`.
-registry! {}
+registry! {
+    command::Command,
+    shell::Shell,
+    systemd::Systemd,
+}
 
 /// Returns the registry line of the module called `name`.
 pub fn find(name: &str) -> Option<&'static Entry> {

@@ -6,6 +6,7 @@ pub mod inspect;
 pub mod module;
 pub mod perform;
 pub mod types;
+pub mod walk;
 
 pub use change::{Change, Footprint, UnitAction};
 pub use error::{ErrorKind, ModuleError};

@@ -1,0 +1,1 @@
+//! The cases of `command` and `shell`, on a host in memory.

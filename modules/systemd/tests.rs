@@ -1,0 +1,1 @@
+//! The cases of `systemd`, on a host in memory.
