@@ -353,6 +353,12 @@ pub enum Footprint {
     Nothing,
     /// These paths, and all below them.
     Paths(Vec<PathBuf>),
+    /// These units.
+    Units(Vec<String>),
+    /// These users and groups.
+    Accounts(Vec<String>),
+    /// These kernel parameters.
+    KernelParameters(Vec<String>),
     /// Files of the system and units, as packages and running services touch them.
     System,
     /// Anything at all.

@@ -22,6 +22,11 @@ pub trait Inspect {
     fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, ModuleError>;
     /// Returns the digest of a file's content, following links; `None` when there is no file.
     fn fingerprint(&self, path: &Path) -> Result<Option<Fingerprint>, ModuleError>;
+    /// Returns whether there is anything at `path`, not following a link at its end. After a guarded command (`creates`) a
+    /// forecast can assume that much, though not what it is.
+    fn exists(&self, path: &Path) -> Result<bool, ModuleError> {
+        Ok(self.entry(path)?.is_some())
+    }
     /// Returns the names in a directory, sorted.
     fn list(&self, path: &Path) -> Result<Vec<String>, ModuleError>;
 
@@ -54,6 +59,11 @@ pub trait Inspect {
     /// Asks what an earlier task of this run may have changed about something outside the methods above (an open port, a
     /// server's answer): fails with `unknown` when a command, package or unit change would have come first.
     fn live(&self, what: &str) -> Result<(), ModuleError>;
+    /// Waits between two looks at something that is to change; fails when the task's time is over or the run is stopped.
+    fn pause(&self, time: std::time::Duration) -> Result<(), ModuleError> {
+        std::thread::sleep(time);
+        Ok(())
+    }
 }
 
 /// What is known of a file's content.

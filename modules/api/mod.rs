@@ -1,11 +1,17 @@
 //! The contract of modules: what they may ask, what they return, and the few places that act on it.
 
 pub mod change;
+#[cfg(test)]
+pub mod conformance;
 pub mod error;
+pub mod fake;
 pub mod inspect;
+pub mod inverse;
 pub mod module;
 pub mod perform;
+pub mod resolve;
 pub mod types;
+pub mod units;
 pub mod walk;
 
 pub use change::{Change, Footprint, UnitAction};

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::change::Change;
+use super::change::{Change, Footprint};
 use super::error::ModuleError;
 use super::inspect::Inspect;
 use super::types::{Blob, Mode};
@@ -31,6 +31,32 @@ pub trait Module: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'sta
 
     /// Returns the paths that the task manages; `restart_on = { result }` means these. Called after `prepare`.
     fn paths(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
+    /// Returns what the task may touch when a forecast cannot know whether it would: later tasks that read any of it are then
+    /// no longer exact. Modules that manage more than paths (units, packages, users, commands) say so here; a module that
+    /// changes nothing needs nothing.
+    fn reach(&self) -> Footprint {
+        Footprint::Paths(self.paths())
+    }
+
+    /// Returns cases for the conformance tests, which run every one of them through all that a module promises: a check
+    /// writes nothing, an apply does what the check said, asking again proposes nothing, undoing brings the first state back,
+    /// unknown arguments are refused, secrets reach no report. At least one case has to propose something.
+    ///
+    /// ```ignore
+    /// #[cfg(test)]
+    /// fn examples() -> Vec<Example> {
+    ///     vec![
+    ///         Example::new("makes a folder", json!({ "path": "/srv/x", "state": "directory" })),
+    ///         Example::new("renders", json!({ "src": "a.j2", "dest": "/etc/a" })).desk(Desk::new().file("templates/a.j2", "x")),
+    ///         Example::new("mends a mode", json!({ "path": "/etc/x", "mode": "0600" })).on(Fake::new().file("/etc/x", "")),
+    ///     ]
+    /// }
+    /// ```
+    #[cfg(test)]
+    fn examples() -> Vec<super::conformance::Example> {
         Vec::new()
     }
 }
@@ -137,6 +163,8 @@ pub trait AnyModule: Send + Sync {
     fn check(&self, host: &dyn Inspect) -> Result<Proposal, ModuleError>;
     /// See [`Module::paths`].
     fn paths(&self) -> Vec<PathBuf>;
+    /// See [`Module::reach`].
+    fn reach(&self) -> Footprint;
     /// Returns the arguments as they travel to the host.
     fn to_json(&self) -> Result<String, ModuleError>;
 }
@@ -154,6 +182,10 @@ impl<M: Module> AnyModule for M {
         Module::paths(self)
     }
 
+    fn reach(&self) -> Footprint {
+        Module::reach(self)
+    }
+
     fn to_json(&self) -> Result<String, ModuleError> {
         serde_json::to_string(self).map_err(|error| ModuleError::argument(error.to_string()))
     }
@@ -167,6 +199,9 @@ pub struct Entry {
     pub parse: fn(Value) -> Result<Box<dyn AnyModule>, ModuleError>,
     /// JSON schema of the arguments.
     pub schema: fn() -> schemars::Schema,
+    /// Cases for the conformance tests.
+    #[cfg(test)]
+    pub examples: fn() -> Vec<super::conformance::Example>,
 }
 
 /// Returns the registry line of a module type.
@@ -187,5 +222,7 @@ pub const fn entry<M: Module>() -> Entry {
                 .into_generator()
                 .into_root_schema_for::<M>()
         },
+        #[cfg(test)]
+        examples: M::examples,
     }
 }

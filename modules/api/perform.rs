@@ -9,7 +9,8 @@ use super::types::Blob;
 
 /// A host that changes can be performed on: the real one (`machine.rs`) or one in memory (`fake.rs`).
 pub trait Perform: Inspect {
-    /// Performs one change. What it needs from the controller it gets from `upstream`. A change that fails leaves nothing of itself behind.
+    /// Performs one change. What it needs from the controller it gets from `upstream`. A change that fails leaves nothing
+    /// of itself behind. A command of the user's that ends with whatever exit code has been performed: the caller judges it.
     fn perform(&mut self, change: &Change, upstream: &mut dyn Upstream) -> Result<Performed, ModuleError>;
 
     /// Returns the changes that bring back what `change` is about to replace, in the order they have to be performed, or why

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use super::inspect::Unit;
 
 /// Folders of unit files, those of the administrator first.
-pub const UNIT_FOLDERS: &[&str] = &["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
+pub const UNIT_FOLDERS: &[&str] =
+    &["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 /// Endings that make a file name a unit's.
-const ENDINGS: &[&str] = &[".service", ".socket", ".target", ".timer", ".path", ".mount", ".automount", ".swap", ".slice", ".scope", ".device"];
+const ENDINGS: &[&str] =
+    &[".service", ".socket", ".target", ".timer", ".path", ".mount", ".automount", ".swap", ".slice", ".scope", ".device"];
 
 /// Returns the full name of a unit: `nginx` means `nginx.service`.
 pub fn full_name(name: &str) -> String {
@@ -66,7 +68,9 @@ pub fn read_settings(unit: &mut Unit, text: &str) {
         let Some((key, value)) = line.split_once('=') else { continue };
         let (key, value) = (key.trim(), value.trim());
         match (section, key) {
-            ("Install", "WantedBy" | "RequiredBy" | "Alias" | "Also" | "UpheldBy") if unit.unit_file_state == "static" && !value.is_empty() => {
+            ("Install", "WantedBy" | "RequiredBy" | "Alias" | "Also" | "UpheldBy")
+                if unit.unit_file_state == "static" && !value.is_empty() =>
+            {
                 unit.unit_file_state = "disabled".to_owned();
             }
             ("Service", "Type") => unit.kind = value.to_owned(),
@@ -86,6 +90,7 @@ fn joined(text: &str) -> Vec<String> {
         let (part, goes_on) = line.strip_suffix('\\').map_or((line, false), |part| (part, true));
         match lines.last_mut() {
             Some(last) if open => {
+                last.truncate(last.trim_end().len());
                 last.push(' ');
                 last.push_str(part.trim());
             }
@@ -120,7 +125,7 @@ mod tests {
         let text = "[Unit]\nDescription=x\n[Service]\nType=notify\nEnvironmentFile=-/etc/default/x\nExecStart=/usr/bin/x \\\n  --flag \\\n# not this\n  --more\n[Install]\nWantedBy=multi-user.target\n";
         let unit = from_text(Path::new("/etc/systemd/system/x.service"), text);
         assert_eq!((unit.kind.as_str(), unit.unit_file_state.as_str()), ("notify", "disabled"));
-        assert_eq!(unit.exec_start, "/usr/bin/x  --flag  --more");
+        assert_eq!(unit.exec_start, "/usr/bin/x --flag --more");
         assert_eq!(unit.environment_files, [PathBuf::from("/etc/default/x")]);
         assert_eq!(from_text(Path::new("/etc/systemd/system/y.service"), "[Service]\nExecStart=/y\n").unit_file_state, "static");
     }

@@ -1,0 +1,188 @@
+//! What every module promises, tested for every module of the registry on the cases that the modules themselves give.
+
+use serde_json::{Value, json};
+
+use super::change::Change;
+use super::error::{ErrorKind, ModuleError};
+use super::fake::{Desk, Fake};
+use super::module::{AnyModule, Proposal};
+use super::perform::{Perform, Upstream};
+use super::types::Blob;
+use crate::REGISTRY;
+
+/// Signs a certification request (DER) for a case.
+type Signer = fn(&[u8]) -> Result<String, ModuleError>;
+
+/// A module's arguments and the host and controller that they are tried on.
+pub struct Example {
+    name: &'static str,
+    arguments: Value,
+    host: Fake,
+    desk: Desk,
+    signer: Option<Signer>,
+}
+
+impl Example {
+    /// Creates a case on an empty host, with a controller that has no files.
+    pub fn new(name: &'static str, arguments: Value) -> Self {
+        Self { name, arguments, host: Fake::new(), desk: Desk::new(), signer: None }
+    }
+
+    /// Says what is there on the host before.
+    #[must_use]
+    pub fn on(mut self, host: Fake) -> Self {
+        self.host = host;
+        self
+    }
+
+    /// Says what is there on the controller.
+    #[must_use]
+    pub fn desk(mut self, desk: Desk) -> Self {
+        self.desk = desk;
+        self
+    }
+
+    /// Says how certificates are signed.
+    #[must_use]
+    pub fn signer(mut self, signer: Signer) -> Self {
+        self.signer = Some(signer);
+        self
+    }
+}
+
+impl Upstream for &Example {
+    fn blob(&mut self, blob: &Blob) -> Result<Box<dyn std::io::Read + '_>, ModuleError> {
+        match self.desk.blobs().remove(&blob.digest) {
+            Some(bytes) => Ok(Box::new(std::io::Cursor::new(bytes))),
+            None => Err(ModuleError::host(format!("no blob {}", blob.digest.hex()))),
+        }
+    }
+
+    fn sign(&mut self, request: &[u8]) -> Result<String, ModuleError> {
+        self.signer.map_or_else(|| Err(ModuleError::host("nobody signs")), |signer| signer(request))
+    }
+
+    fn deliver(&mut self, content: &mut dyn std::io::Read) -> Result<(), ModuleError> {
+        std::io::copy(content, &mut std::io::sink()).map(|_| ()).map_err(|error| ModuleError::host(error.to_string()))
+    }
+}
+
+/// Runs `test` on every case of every module, and says which one failed.
+fn every(test: impl Fn(&Example, &dyn AnyModule, &str)) {
+    for entry in REGISTRY {
+        for example in (entry.examples)() {
+            let place = format!("{}: {}", entry.name, example.name);
+            let mut module = (entry.parse)(example.arguments.clone()).unwrap_or_else(|error| panic!("{place}: {error}"));
+            module.prepare(&example.desk).unwrap_or_else(|error| panic!("{place}: {error:?}"));
+            // What travels is JSON: the agent sees the module as it comes out of that.
+            let sent: Value = serde_json::from_str(&module.to_json().unwrap()).unwrap();
+            let arrived =
+                (entry.parse)(sent).unwrap_or_else(|error| panic!("{place}: what `prepare` made is refused by the host: {error}"));
+            test(&example, &*arrived, &place);
+        }
+    }
+}
+
+fn host_of(example: &Example) -> Fake {
+    let mut host = example.host.clone();
+    host.take_blobs(&example.desk);
+    host
+}
+
+fn check(module: &dyn AnyModule, host: &Fake, place: &str) -> Proposal {
+    module.check(host).unwrap_or_else(|error| panic!("{place}: {error:?}"))
+}
+
+fn perform(host: &mut Fake, changes: &[Change], mut upstream: &Example, place: &str) -> Vec<Change> {
+    let mut undo = Vec::new();
+    for change in changes {
+        undo.splice(0..0, host.invert(change).unwrap_or_default());
+        host.perform(change, &mut upstream).unwrap_or_else(|error| panic!("{place}: {change:?}: {error:?}"));
+    }
+    undo
+}
+
+#[test]
+fn every_module_has_a_case_that_changes_something_or_says_what_it_saw() {
+    for entry in REGISTRY {
+        assert!(!(entry.examples)().is_empty(), "`{}` has no `examples()`", entry.name);
+    }
+    every(|example, module, place| {
+        let proposal = check(module, &host_of(example), place);
+        assert!(
+            !proposal.changes.is_empty() || !proposal.output.is_empty() || entry_only_looks(place),
+            "{place}: neither changes nor output"
+        );
+    });
+}
+
+/// Modules whose only result is that the host is as it should be.
+fn entry_only_looks(place: &str) -> bool {
+    ["assert", "wait_for"].iter().any(|name| place.starts_with(name))
+}
+
+#[test]
+fn a_check_changes_nothing_and_says_the_same_twice() {
+    every(|example, module, place| {
+        let host = host_of(example);
+        let before = host.state();
+        let first = check(module, &host, place);
+        assert_eq!(first, check(module, &host, place), "{place}");
+        assert_eq!((host.state(), host.log()), (before, example.host.log()), "{place}");
+    });
+}
+
+#[test]
+fn a_converging_module_asked_again_proposes_nothing() {
+    every(|example, module, place| {
+        let mut host = host_of(example);
+        let proposal = check(module, &host, place);
+        perform(&mut host, &proposal.changes, example, place);
+        if !proposal.repeating {
+            assert_eq!(check(module, &host, place).changes, [], "{place}");
+        }
+    });
+}
+
+#[test]
+fn undoing_brings_the_first_state_back() {
+    every(|example, module, place| {
+        let mut host = host_of(example);
+        let first = host.state();
+        let changes = check(module, &host, place).changes;
+        // Commands and packages bring what no inverse knows of.
+        let known = |change: &Change| !matches!(change, Change::Run(_) | Change::Packages(_));
+        if changes.iter().all(known) {
+            let undo = perform(&mut host, &changes, example, place);
+            perform(&mut host, &undo, example, place);
+            assert_eq!(host.state(), first, "{place}");
+        }
+    });
+}
+
+#[test]
+fn unknown_arguments_are_refused() {
+    for entry in REGISTRY {
+        for example in (entry.examples)() {
+            let mut arguments = example.arguments.clone();
+            if let Value::Object(map) = &mut arguments {
+                map.insert("no_such_argument".into(), json!(1));
+            }
+            let error = (entry.parse)(arguments).err().unwrap_or_else(|| panic!("`{}` takes `no_such_argument`", entry.name));
+            assert!(error.to_string().contains("no_such_argument"), "{}: {error}", entry.name);
+        }
+    }
+}
+
+#[test]
+fn an_error_of_a_check_is_for_those_who_act() {
+    // On a host without anything but `/`, no module may claim that a forecast cannot know.
+    every(|example, module, place| {
+        let mut bare = Fake::new();
+        bare.take_blobs(&example.desk);
+        if let Err(error) = module.check(&bare) {
+            assert_ne!(error.kind, ErrorKind::Unknown, "{place}: {error:?}");
+            assert!(!error.message.is_empty() && !error.message.ends_with('.'), "{place}: {error:?}");
+        }
+    });
+}

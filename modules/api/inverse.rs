@@ -1,0 +1,203 @@
+//! What brings back the state before a change: computed once, for every kind of host, before the change is performed.
+
+use std::path::Path;
+
+use super::change::{Change, GroupSpec, MemberKind, Packages, UnitAction, UserSpec, WriteFile};
+use super::error::ModuleError;
+use super::inspect::{Inspect, UserEntry};
+use super::perform::Irreversible;
+use super::types::{Attributes, Content, Entry, EntryKind};
+
+/// Keeps the content of a file that is about to be replaced, and returns how to get it back.
+pub type Keep<'a> = &'a mut dyn FnMut(&Path) -> Result<Content, ModuleError>;
+
+/// Returns the changes that undo `change`, in the order they have to be performed, or why that cannot be.
+///
+/// Must be asked before `change` is performed. `keep` is called for each file whose content would be lost.
+pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Vec<Change>, Irreversible> {
+    match change {
+        Change::WriteFile(write) => put_back(&write.path, host, keep),
+        Change::Download(download) => put_back(&download.path, host, keep),
+        Change::Symlink { path, .. } | Change::Remove { path, .. } => put_back(path, host, keep),
+        Change::SetAttributes { path, before, after } => {
+            Ok(vec![Change::SetAttributes { path: path.clone(), before: after.clone(), after: before.clone() }])
+        }
+        Change::MakeDirectory { path, attributes } => Ok(vec![remove(path, EntryKind::Directory, attributes)]),
+        Change::Touch { path } if look(host, path)?.is_none() => {
+            Ok(vec![Change::Remove { path: path.clone(), before: nothing_known(EntryKind::File) }])
+        }
+        Change::Touch { .. } | Change::Fetch { .. } => Ok(Vec::new()),
+        Change::Unpack(unpack) => {
+            let mut undone = Vec::new();
+            for member in &unpack.members {
+                let path = unpack.dest.join(&member.path);
+                let stays = matches!((&member.kind, look(host, &path)?), (MemberKind::Directory, Some(entry)) if entry.kind == EntryKind::Directory);
+                if stays {
+                    undone.extend(attributes_back(&path, host, &member.attributes)?);
+                } else {
+                    undone.extend(put_back(&path, host, keep)?.into_iter().rev());
+                }
+            }
+            undone.reverse();
+            Ok(undone)
+        }
+        Change::IssueCertificate(issue) => {
+            let mut undone = put_back(&issue.certificate, host, keep)?;
+            if issue.new_key {
+                undone.extend(put_back(&issue.key, host, keep)?);
+            }
+            Ok(undone)
+        }
+        Change::Unit { unit, action, timeout, .. } => invert_unit(host, unit, *action, *timeout),
+        Change::ReloadDaemon { .. } => Ok(vec![change.clone()]),
+        Change::SetKernelParameter { key, before, after } => {
+            Ok(vec![Change::SetKernelParameter { key: key.clone(), before: after.clone(), after: before.clone() }])
+        }
+        Change::Packages(packages) => Ok(invert_packages(packages)),
+        Change::User { name, after, remove_home, .. } => invert_user(host, name, after.as_ref(), *remove_home),
+        Change::Group { name, after, .. } => invert_group(host, name, after.as_ref()),
+        Change::Run(_) => Err(Irreversible("commands cannot be undone".to_owned())),
+    }
+}
+
+/// Returns the changes that bring back what lies at `path` now: first what clears the place, then what fills it.
+fn put_back(path: &Path, host: &dyn Inspect, keep: Keep<'_>) -> Result<Vec<Change>, Irreversible> {
+    let Some(entry) = look(host, path)? else {
+        return Ok(vec![Change::Remove { path: path.to_owned(), before: nothing_known(EntryKind::File) }]);
+    };
+    let attributes = entry.attributes.clone();
+    Ok(match entry.kind {
+        EntryKind::File => {
+            let content = keep(path).map_err(|error| Irreversible(error.message))?;
+            vec![Change::WriteFile(WriteFile {
+                path: path.to_owned(),
+                content,
+                attributes,
+                before: None,
+                before_digest: None,
+                secret: attributes_are_private(&entry),
+            })]
+        }
+        EntryKind::Symlink(target) => vec![Change::Symlink { path: path.to_owned(), target, before: None }],
+        EntryKind::Directory => {
+            let mut made = vec![Change::MakeDirectory { path: path.to_owned(), attributes }];
+            for name in host.list(path).map_err(|error| Irreversible(error.message))? {
+                made.extend(put_back(&path.join(name), host, keep)?);
+            }
+            made
+        }
+        EntryKind::Other => return Err(Irreversible(format!("the special file `{}` cannot be brought back", path.display()))),
+    })
+}
+
+/// Returns the change that gives a directory back the attributes that a member of an archive changes.
+fn attributes_back(path: &Path, host: &dyn Inspect, then: &Attributes) -> Result<Option<Change>, Irreversible> {
+    let now = look(host, path)?.map(|entry| entry.attributes).filter(|now| now != then);
+    Ok(now.map(|now| Change::SetAttributes { path: path.to_owned(), before: then.clone(), after: now }))
+}
+
+/// A file that nobody but its owner may read is never shown when it is brought back.
+fn attributes_are_private(entry: &Entry) -> bool {
+    entry.attributes.mode & 0o077 == 0
+}
+
+fn look(host: &dyn Inspect, path: &Path) -> Result<Option<Entry>, Irreversible> {
+    host.entry(path).map_err(|error| Irreversible(error.message))
+}
+
+fn remove(path: &Path, kind: EntryKind, attributes: &Attributes) -> Change {
+    Change::Remove { path: path.to_owned(), before: Entry { attributes: attributes.clone(), ..nothing_known(kind) } }
+}
+
+/// Stands for an entry that does not exist yet when its removal is written down.
+fn nothing_known(kind: EntryKind) -> Entry {
+    let attributes = Attributes { mode: 0o644, owner: super::types::Owner::Id(0), group: super::types::Owner::Id(0) };
+    Entry { kind, attributes, size: 0, mtime: 0, ctime: 0 }
+}
+
+fn invert_unit(host: &dyn Inspect, unit: &str, action: UnitAction, timeout: u64) -> Result<Vec<Change>, Irreversible> {
+    let now = host.unit(unit).map_err(|error| Irreversible(error.message))?;
+    let act = |action| Change::Unit { unit: unit.to_owned(), action, reason: "undo".to_owned(), record: None, timeout };
+    let active = matches!(now.active_state.as_str(), "active" | "reloading" | "activating");
+    let enabled = now.unit_file_state.starts_with("enabled");
+    Ok(match action {
+        UnitAction::Start if !active => vec![act(UnitAction::Stop)],
+        UnitAction::Stop if active => vec![act(UnitAction::Start)],
+        UnitAction::Restart if !active => vec![act(UnitAction::Stop)],
+        UnitAction::Restart | UnitAction::Reload => vec![act(action)],
+        UnitAction::Enable if !enabled => vec![act(UnitAction::Disable)],
+        UnitAction::Disable if enabled => vec![act(UnitAction::Enable)],
+        UnitAction::Mask if now.load_state != "masked" => vec![act(UnitAction::Unmask)],
+        UnitAction::Unmask if now.load_state == "masked" => vec![act(UnitAction::Mask)],
+        _ => Vec::new(),
+    })
+}
+
+fn invert_packages(packages: &Packages) -> Vec<Change> {
+    let name = |wanted: &String| wanted.split('=').next().unwrap_or(wanted).to_owned();
+    let versioned = |name: &String| packages.before.get(name).map(|version| format!("{name}={version}"));
+    let (mut install, mut remove) = (Vec::new(), Vec::new());
+    for wanted in packages.install.iter().map(name) {
+        match versioned(&wanted) {
+            Some(before) => install.push(before),
+            None => remove.push(wanted),
+        }
+    }
+    install.extend(packages.remove.iter().filter_map(versioned));
+    if install.is_empty() && remove.is_empty() {
+        return Vec::new();
+    }
+    vec![Change::Packages(Packages {
+        install,
+        remove,
+        purge: false,
+        update: false,
+        before: std::collections::BTreeMap::new(),
+        ..packages.clone()
+    })]
+}
+
+fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_home: bool) -> Result<Vec<Change>, Irreversible> {
+    let now = host.user(name).map_err(|error| Irreversible(error.message))?;
+    if remove_home && now.is_some() {
+        return Err(Irreversible(format!("the home directory of `{name}` is removed with the user")));
+    }
+    let before = match &now {
+        Some(user) => Some(spec_of(host, user)?),
+        None => None,
+    };
+    Ok(vec![Change::User { name: name.to_owned(), before: after.cloned(), after: before, remove_home: false }])
+}
+
+/// Returns a user as it is, as a specification; the password hash is not known to a check and is left as it is.
+fn spec_of(host: &dyn Inspect, user: &UserEntry) -> Result<UserSpec, Irreversible> {
+    let number = |owner: &super::types::Owner| match owner {
+        super::types::Owner::Id(id) => Some(*id),
+        super::types::Owner::Named(_) => None,
+    };
+    let group = match number(&user.group) {
+        Some(gid) => host.group(&gid.to_string()).map_err(|error| Irreversible(error.message))?.map(|group| group.name),
+        None => None,
+    };
+    Ok(UserSpec {
+        uid: number(&user.id),
+        group,
+        groups: Some(user.groups.clone()),
+        home: Some(user.home.clone()),
+        shell: Some(user.shell.clone()),
+        comment: Some(user.comment.clone()),
+        system: false,
+        create_home: false,
+        password_hash: None,
+    })
+}
+
+fn invert_group(host: &dyn Inspect, name: &str, after: Option<&GroupSpec>) -> Result<Vec<Change>, Irreversible> {
+    let number = |owner: super::types::Owner| match owner {
+        super::types::Owner::Id(id) => Some(id),
+        super::types::Owner::Named(_) => None,
+    };
+    let now = host.group(name).map_err(|error| Irreversible(error.message))?;
+    let before = now.map(|group| GroupSpec { gid: number(group.id), system: false });
+    Ok(vec![Change::Group { name: name.to_owned(), before: after.and_then(|spec| spec.gid), after: before }])
+}
