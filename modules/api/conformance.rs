@@ -105,7 +105,7 @@ fn perform(host: &mut Fake, changes: &[Change], mut upstream: &Example, place: &
 #[test]
 fn every_module_has_a_case_that_changes_something_or_says_what_it_saw() {
     for entry in REGISTRY {
-        assert!(!(entry.examples)().is_empty(), "`{}` has no `examples()`", entry.name);
+        assert!(!(entry.examples)().is_empty(), "`{}` has no `examples()`: see `Module::examples` in `api/module.rs`", entry.name);
     }
     every(|example, module, place| {
         let proposal = check(module, &host_of(example), place);
