@@ -3,8 +3,11 @@
 pub mod agent;
 pub mod api;
 pub mod command;
+pub mod copy;
+pub mod file;
 pub mod shell;
 pub mod systemd;
+pub mod template;
 
 use api::module::Entry;
 
@@ -23,8 +26,11 @@ macro_rules! registry {
 // One line a module, sorted: `file::File,` is the type `File` in `file.rs`.
 registry! {
     command::Command,
+    copy::Copy,
+    file::File,
     shell::Shell,
     systemd::Systemd,
+    template::Template,
 }
 
 /// Returns the registry line of the module called `name`.

@@ -9,6 +9,7 @@ pub mod inspect;
 pub mod inverse;
 pub mod module;
 pub mod perform;
+pub mod place;
 pub mod resolve;
 pub mod types;
 pub mod units;

@@ -1,0 +1,1 @@
+//! What `copy` proposes, case by case.

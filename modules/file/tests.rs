@@ -1,0 +1,1 @@
+//! What `file` proposes, case by case.

@@ -1,0 +1,1 @@
+//! What `template` proposes, case by case.
