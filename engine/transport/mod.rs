@@ -1,11 +1,35 @@
 //! Connections to hosts: how an agent is reached, brought there, started, and talked to.
 
+mod agents;
+mod bootstrap;
+mod local;
+mod poll;
+mod stream;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use kplay_modules::agent::wire::BecomeMethod;
+
+use crate::diagnostic;
+
+pub use agents::Agents;
+pub use poll::{Arrival, PollLoop};
+pub use stream::{FarEnd, StreamLink};
+
+/// Reaches a host, brings the agent there if it is missing, and starts it. Blocks, for at most `target.timeout` until
+/// the host has accepted us, and after that for as long as the agent's upload makes progress.
+///
+/// Errors are of kind `Unreachable`, but for a target that makes no sense (`User`); each names the host.
+pub fn connect(target: &Target, agents: &Agents) -> diagnostic::Result<Connected> {
+    match target.connection {
+        ConnectionKind::Local => local::connect(target, agents),
+        ConnectionKind::Ssh | ConnectionKind::OpenSsh => Err(diagnostic::Diagnostic::internal("not there yet")),
+    }
+    .map_err(|error| error.on(&target.name))
+}
 
 /// How a host is reached; everything here comes from the inventory and the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +91,13 @@ pub enum HostKeyPolicy {
 }
 
 /// A byte stream to a running agent, past its bootstrap. Never blocks: a poll loop drives all of them on one thread.
-pub trait Link: Send {
+pub trait Link: Send + std::fmt::Debug {
     /// The descriptor to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
+    /// A second descriptor to poll for reading, when standard error has one of its own.
+    fn error_descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
     /// Whether progress needs the descriptor to be readable, writable, or both.
     fn interest(&self) -> Interest;
     /// Reads what the agent wrote to its standard output; `WouldBlock` when there is nothing, 0 at its end.
@@ -78,6 +106,10 @@ pub trait Link: Send {
     fn read_error(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes to the agent's standard input; `WouldBlock` when the window is full.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Ends the agent's standard input, once all that was to be written is; `WouldBlock` to be called again.
+    fn finish(&mut self) -> io::Result<()>;
+    /// Returns whether all is known about the agent's end; asked only after both streams have ended.
+    fn ended(&mut self) -> bool;
     /// Ends the stream and tells how the agent ended (`exit code 137`, `killed by signal KILL`), as far as that is known.
     fn close(&mut self) -> String;
 }
@@ -92,6 +124,7 @@ pub struct Interest {
 }
 
 /// A connected host whose agent answers frames.
+#[derive(Debug)]
 pub struct Connected {
     /// The stream.
     pub link: Box<dyn Link>,

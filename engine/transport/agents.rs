@@ -1,0 +1,168 @@
+//! The agent binaries that can be sent to hosts, one for each architecture.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use kplay_modules::api::Digest;
+
+use crate::diagnostic::{Diagnostic, Result};
+
+/// What `uname -m` says, and the target that the agent for it is built for.
+const ARCHITECTURES: &[(&str, &str)] = &[("x86_64", "x86_64-unknown-linux-musl"), ("aarch64", "aarch64-unknown-linux-musl")];
+
+/// Finds and holds agent binaries. Shared by all connecting threads.
+#[derive(Debug)]
+pub struct Agents {
+    /// Where to look, in order.
+    folders: Vec<PathBuf>,
+    /// What has been found and read, by `uname -m`.
+    loaded: Mutex<HashMap<&'static str, Option<Arc<Agent>>>>,
+}
+
+/// One agent binary.
+#[derive(Debug)]
+pub(super) struct Agent {
+    /// SHA-256, which names it in the cache folder of a host.
+    pub digest: Digest,
+    /// Size in bytes.
+    pub size: usize,
+    bytes: Vec<u8>,
+    gzip: OnceLock<Vec<u8>>,
+}
+
+impl Agents {
+    /// Looks for agents in `folder` (`--agent-dir`), beside the running program, and where Cargo puts them. That none is
+    /// found is no error before a host needs one; that `folder` is no folder is.
+    pub fn locate(folder: Option<&Path>) -> Result<Self> {
+        let mut folders = Vec::new();
+        if let Some(folder) = folder {
+            if !folder.is_dir() {
+                return Err(Diagnostic::user(format!("the agent folder `{}` is not a folder", folder.display())));
+            }
+            folders.push(folder.to_owned());
+        }
+        // A program that Cargo built lies in `target/debug`, its tests in `target/debug/deps`.
+        let program = std::env::current_exe().ok();
+        folders.extend(program.iter().flat_map(|path| path.ancestors().skip(1).take(4)).map(Path::to_owned));
+        Ok(Self { folders, loaded: Mutex::new(HashMap::new()) })
+    }
+
+    /// Returns the agent for hosts whose `uname -m` says `machine`.
+    pub(super) fn for_machine(&self, machine: &str) -> Result<Option<Arc<Agent>>> {
+        let Some((machine, triple)) = ARCHITECTURES.iter().find(|(known, _)| *known == machine) else { return Ok(None) };
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = loaded.get(machine) {
+            return Ok(agent.clone());
+        }
+        let agent = match self.folders.iter().flat_map(|folder| binaries(folder, triple)).find(|path| path.is_file()) {
+            Some(path) => Some(Arc::new(Agent::read(&path)?)),
+            None => None,
+        };
+        loaded.insert(machine, agent.clone());
+        Ok(agent)
+    }
+
+    /// Returns all agents there are, with what `uname -m` says where they run.
+    pub(super) fn all(&self) -> Result<Vec<(&'static str, Arc<Agent>)>> {
+        let mut found = Vec::new();
+        for (machine, _) in ARCHITECTURES {
+            found.extend(self.for_machine(machine)?.map(|agent| (*machine, agent)));
+        }
+        Ok(found)
+    }
+
+    /// Returns the agent that a host asks for by its SHA-256.
+    pub(super) fn by_digest(&self, hex: &str) -> Result<Option<Arc<Agent>>> {
+        Ok(self.all()?.into_iter().map(|(_, agent)| agent).find(|agent| agent.digest.hex() == hex))
+    }
+
+    /// Returns the program to start for a host that is this machine.
+    pub(super) fn program(&self) -> Result<PathBuf> {
+        let triple = ARCHITECTURES.iter().find(|(machine, _)| *machine == std::env::consts::ARCH).map(|(_, triple)| *triple);
+        let plain = self.folders.iter().map(|folder| folder.join("kplay-agent"));
+        let built = self.folders.iter().flat_map(|folder| triple.into_iter().flat_map(|triple| binaries(folder, triple)));
+        plain.chain(built).find(|path| path.is_file()).ok_or_else(|| self.missing(std::env::consts::ARCH))
+    }
+
+    /// Says that there is no agent for `machine`, and how to get one.
+    pub(super) fn missing(&self, machine: &str) -> Box<Diagnostic> {
+        let error = Diagnostic::unreachable(format!("there is no agent for hosts with `{machine}` processors"));
+        match ARCHITECTURES.iter().find(|(known, _)| *known == machine) {
+            Some((_, triple)) => error
+                .details(self.folders.first().map(|folder| format!("looked for `kplay-agent-{triple}` in `{}`", folder.display())))
+                .hint(format!("build it: `cargo build --profile agent -p kplay-modules --bin kplay-agent --target {triple}`"))
+                .hint(format!("then put it beside `kplay` as `kplay-agent-{triple}`, or name its folder with `--agent-dir`")),
+            None => {
+                let known: Vec<String> = ARCHITECTURES.iter().map(|(machine, _)| format!("`{machine}`")).collect();
+                error.hint(format!("kplay has agents for {}", known.join(" and ")))
+            }
+        }
+    }
+}
+
+impl Agent {
+    fn read(path: &Path) -> Result<Self> {
+        let bytes =
+            std::fs::read(path).map_err(|error| Diagnostic::user(format!("cannot read the agent `{}`: {error}", path.display())))?;
+        Ok(Self { digest: Digest::of(&bytes), size: bytes.len(), bytes, gzip: OnceLock::new() })
+    }
+
+    /// Returns the binary as it is.
+    pub fn plain(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Returns the binary gzipped; done once, for the first host that needs it.
+    pub fn gzipped(&self) -> &[u8] {
+        self.gzip.get_or_init(|| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            // Writing to memory cannot fail; should it, the hosts' own check of the digest says so.
+            let _ = encoder.write_all(&self.bytes);
+            encoder.finish().unwrap_or_default()
+        })
+    }
+}
+
+/// Where the agent for `triple` may lie below `folder`: as installed, and as Cargo leaves it there.
+fn binaries(folder: &Path, triple: &str) -> Vec<PathBuf> {
+    let installed = folder.join(format!("kplay-agent-{triple}"));
+    let built = ["agent", "release", "debug"].map(|profile| folder.join(triple).join(profile).join("kplay-agent"));
+    std::iter::once(installed).chain(built).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_found_by_its_name_and_compressed_once() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("kplay-agent-aarch64-unknown-linux-musl"), b"binary".repeat(1000)).unwrap();
+        let agents = Agents::locate(Some(folder.path())).unwrap();
+        let agent = agents.for_machine("aarch64").unwrap().unwrap();
+        assert_eq!(agent.digest, Digest::of(&b"binary".repeat(1000)));
+        assert!(agent.gzipped().len() < 200);
+        assert!(std::ptr::eq(agent.gzipped(), agent.gzipped()));
+    }
+
+    #[test]
+    fn a_missing_agent_says_how_to_build_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let agents = Agents { folders: vec![folder.path().to_owned()], loaded: Mutex::default() };
+        assert!(agents.for_machine("x86_64").unwrap().is_none());
+        let error = agents.missing("aarch64");
+        assert_eq!(error.message, "there is no agent for hosts with `aarch64` processors");
+        assert!(error.hints[0].ends_with("--target aarch64-unknown-linux-musl`"), "{:?}", error.hints);
+        assert!(agents.missing("riscv64").hints[0].contains("`x86_64` and `aarch64`"));
+    }
+
+    #[test]
+    fn an_agent_folder_has_to_exist() {
+        let error = Agents::locate(Some(Path::new("/nonexistent/agents"))).unwrap_err();
+        assert_eq!(error.message, "the agent folder `/nonexistent/agents` is not a folder");
+    }
+}

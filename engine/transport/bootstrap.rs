@@ -1,0 +1,287 @@
+//! From a shell on a host to a running agent: one script, no further round trip when the agent is there already.
+
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::agents::{Agent, Agents};
+use super::{Connected, Link};
+use crate::diagnostic::{Diagnostic, Result};
+
+/// The script, readable.
+const SCRIPT: &str = include_str!("bootstrap.sh");
+/// What each line of the script and the agent's first one begin with.
+const SIGN: &[u8] = b"\x01KPLAY";
+/// Output before the marker, bytes, that is taken for a banner; more is taken for a host that never gets to the point.
+const NOISE: usize = 1 << 20;
+/// Bytes of the host's messages that are kept for an error.
+const COMPLAINTS: usize = 8 << 10;
+/// Bytes a second that the slowest line carries that we wait for while a sent agent is under way.
+const SLOWEST: u64 = 20_000;
+
+/// Word that begins the frames of one connection. Random, so that nothing a host prints can be taken for it.
+#[derive(Debug)]
+pub(super) struct Marker(String);
+
+impl Marker {
+    pub(super) fn random() -> Result<Self> {
+        let mut bytes = [0; 16];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Diagnostic::internal("the system gives no random numbers"))?;
+        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Returns the command that turns a shell, whichever it is, into an agent; `folder` comes before the usual ones.
+pub(super) fn command(marker: &Marker, agents: &Agents, folder: Option<&Path>) -> Result<String> {
+    let agents = agents.all()?;
+    let agents: Vec<String> = agents.iter().map(|(machine, agent)| format!("{machine}:{}:{}", agent.digest.hex(), agent.size)).collect();
+    let folder = folder.map(|folder| plain_path(folder)).transpose()?.unwrap_or_default();
+    let script = one_line(SCRIPT).replace("{MARKER}", marker.as_str()).replace("{AGENTS}", &agents.join(" ")).replace("{FOLDER}", folder);
+    Ok(format!("exec sh -c '{script}'"))
+}
+
+/// Follows the script on `link` until the agent runs, sending it if it is asked for. The host has to say something at
+/// least every `timeout`.
+pub(super) fn run(link: Box<dyn Link>, marker: &Marker, agents: &Agents, timeout: Duration) -> Result<Connected> {
+    let mut session = Session { link, output: Vec::new(), complaints: Vec::new(), deadline: Instant::now() + timeout };
+    let mut agent_sent = false;
+    loop {
+        match session.next_line(marker)? {
+            Line::Started => return Ok(Connected { link: session.link, early: session.output, agent_sent }),
+            Line::Need { digest, gzip } => {
+                let Some(agent) = agents.by_digest(&digest)? else {
+                    return Err(session.fail(format!("the host asks for an agent `{digest}` that it was not told of")));
+                };
+                session.send(&agent, gzip, timeout)?;
+                agent_sent = true;
+            }
+            Line::Machine(machine) => {
+                session.link.close();
+                return Err(agents.missing(&machine));
+            }
+            Line::Fail(reason) => return Err(session.fail(format!("cannot start the agent: {reason}"))),
+        }
+    }
+}
+
+/// What a host says on its way.
+#[derive(Debug, PartialEq, Eq)]
+enum Line {
+    /// Frames follow.
+    Started,
+    /// The agent with this digest is to be sent.
+    Need { digest: String, gzip: bool },
+    /// There is no agent for a host whose `uname -m` says this.
+    Machine(String),
+    /// It does not work.
+    Fail(String),
+}
+
+/// A link while it is not one yet.
+struct Session {
+    link: Box<dyn Link>,
+    /// Standard output not yet understood.
+    output: Vec<u8>,
+    /// Last part of standard error.
+    complaints: Vec<u8>,
+    deadline: Instant,
+}
+
+impl Session {
+    /// Waits for the next line of the script, and takes it and all before it off the output.
+    fn next_line(&mut self, marker: &Marker) -> Result<Line> {
+        loop {
+            if let Some((line, end)) = find_line(&self.output, marker) {
+                self.output.drain(..end);
+                return Ok(line);
+            }
+            if self.output.len() > NOISE {
+                return Err(self.fail("the host prints without end before the agent starts"));
+            }
+            let more = self.pump_output()?;
+            self.pump_errors();
+            if !more {
+                self.wait()?;
+            }
+        }
+    }
+
+    /// Sends the agent; the script reads its size in a line of its own.
+    fn send(&mut self, agent: &Agent, gzip: bool, timeout: Duration) -> Result<()> {
+        let payload = if gzip { agent.gzipped() } else { agent.plain() };
+        let head = format!("{}\n", payload.len());
+        for part in [head.as_bytes(), payload] {
+            let mut sent = 0;
+            while sent < part.len() {
+                match self.link.write(&part[sent..]) {
+                    Ok(count) => {
+                        sent += count;
+                        self.deadline = Instant::now() + timeout;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(self.fail(format!("cannot send the agent: {error}"))),
+                }
+                // Whatever the host prints meanwhile is taken off the line, else it never gets to read.
+                self.pump_output()?;
+                self.pump_errors();
+            }
+        }
+        self.deadline = Instant::now() + timeout + Duration::from_secs(payload.len() as u64 / SLOWEST);
+        Ok(())
+    }
+
+    /// Takes what has arrived of standard output; returns whether there was any.
+    fn pump_output(&mut self) -> Result<bool> {
+        let mut buffer = [0; 16 << 10];
+        match self.link.read(&mut buffer) {
+            Ok(0) => Err(self.ended()),
+            Ok(count) => {
+                self.output.extend_from_slice(&buffer[..count]);
+                Ok(true)
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(false),
+            Err(error) => Err(self.fail(format!("the connection broke while the agent was being started: {error}"))),
+        }
+    }
+
+    /// Takes what has arrived of standard error.
+    fn pump_errors(&mut self) {
+        let mut buffer = [0; 16 << 10];
+        while let Ok(count @ 1..) = self.link.read_error(&mut buffer) {
+            self.complaints.extend_from_slice(&buffer[..count]);
+            let surplus = self.complaints.len().saturating_sub(COMPLAINTS);
+            self.complaints.drain(..surplus);
+        }
+    }
+
+    /// Waits until the link can go on.
+    fn wait(&mut self) -> Result<()> {
+        if wait(&*self.link, self.deadline) {
+            return Ok(());
+        }
+        Err(self
+            .fail("the host did not start the agent in time")
+            .hint("a login script that waits for input, or a slow host: see `timeout` in the inventory"))
+    }
+
+    /// The host ended the session instead of starting the agent.
+    fn ended(&mut self) -> Box<Diagnostic> {
+        let patience = Instant::now() + Duration::from_secs(1);
+        while !self.link.ended() && Instant::now() < patience {
+            self.pump_errors();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let how = self.link.close();
+        let hint = match how.as_str() {
+            "exit code 126" => Some("the folder of the agent does not allow execution any more: name another one with `agent_folder`"),
+            "exit code 127" => Some("kplay needs a POSIX shell on the host, as `sh`"),
+            "exit code 1" if self.complaints.is_empty() => {
+                Some("does the account allow commands? a shell such as `nologin` or `ForceCommand` ends them")
+            }
+            _ => None,
+        };
+        let error = self.describe(format!("the host ended the session before the agent ran: {how}"));
+        hint.into_iter().fold(error, Diagnostic::hint)
+    }
+
+    /// Ends the link and makes an error of kind `Unreachable`.
+    fn fail(&mut self, message: impl Into<String>) -> Box<Diagnostic> {
+        self.pump_errors();
+        self.link.close();
+        self.describe(message)
+    }
+
+    /// Makes an error that shows what the host has printed.
+    fn describe(&self, message: impl Into<String>) -> Box<Diagnostic> {
+        let lines = |bytes: &[u8], name: &str| -> Vec<String> {
+            let text = String::from_utf8_lossy(bytes);
+            let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+            lines[lines.len().saturating_sub(8)..].iter().map(|line| format!("{name}: {}", line.trim_end())).collect()
+        };
+        Diagnostic::unreachable(message).details(lines(&self.output, "stdout")).details(lines(&self.complaints, "stderr"))
+    }
+}
+
+/// Waits until one of the link's descriptors can go on; returns whether it did before `deadline`.
+pub(super) fn wait(link: &dyn Link, deadline: Instant) -> bool {
+    let interest = link.interest();
+    let mut events = PollFlags::empty();
+    events.set(PollFlags::IN, interest.read);
+    events.set(PollFlags::OUT, interest.write);
+    let descriptor = link.descriptor();
+    let mut polled = vec![PollFd::new(&descriptor, events)];
+    let errors = link.error_descriptor();
+    polled.extend(errors.iter().map(|errors| PollFd::new(errors, PollFlags::IN)));
+    poll_until(&mut polled, deadline)
+}
+
+/// Polls; returns whether something happened before `deadline`.
+pub(super) fn poll_until(polled: &mut [PollFd<'_>], deadline: Instant) -> bool {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(polled, Timespec::try_from(left).ok().as_ref()) {
+            Ok(0) => return false,
+            Err(rustix::io::Errno::INTR) => {}
+            // Another error shows itself again, with a better message, in the call that comes next.
+            Ok(_) | Err(_) => return true,
+        }
+    }
+}
+
+/// Finds the first whole line of the script in `output`; returns it and where it ends.
+fn find_line(output: &[u8], marker: &Marker) -> Option<(Line, usize)> {
+    let mut start = 0;
+    while let Some(found) = output[start..].windows(SIGN.len()).position(|window| window == SIGN) {
+        let begin = start + found + SIGN.len();
+        let length = output[begin..].iter().position(|byte| *byte == b'\n')?;
+        let text = String::from_utf8_lossy(&output[begin..begin + length]);
+        if let Some(line) = parse_line(text.trim_end_matches('\r'), marker) {
+            return Some((line, begin + length + 1));
+        }
+        start = begin;
+    }
+    None
+}
+
+/// Reads what follows the sign; `None` when it is not meant for this connection.
+fn parse_line(text: &str, marker: &Marker) -> Option<Line> {
+    if let Some(rest) = text.strip_prefix(':') {
+        return (rest == marker.as_str()).then_some(Line::Started);
+    }
+    let (kind, rest) = text.strip_prefix('-')?.split_once(':')?;
+    let argument = rest.strip_prefix(marker.as_str())?.trim_start();
+    match kind {
+        "NEED" => {
+            let (format, digest) = argument.split_once(' ')?;
+            Some(Line::Need { digest: digest.to_owned(), gzip: format == "gzip" })
+        }
+        "MACHINE" => Some(Line::Machine(argument.to_owned())),
+        "FAIL" => Some(Line::Fail(argument.to_owned())),
+        _ => None,
+    }
+}
+
+/// Joins the lines of a script, without its comments.
+fn one_line(script: &str) -> String {
+    script.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect::<Vec<_>>().join(" ")
+}
+
+/// Returns `folder` as text when no shell would see more in it than a path.
+fn plain_path(folder: &Path) -> Result<&str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@,".contains(&byte);
+    match folder.to_str() {
+        Some(text) if text.starts_with('/') && text.bytes().all(plain) => Ok(text.trim_end_matches('/')),
+        _ => Err(Diagnostic::user(format!("`{}` cannot be the folder of the agent", folder.display()))
+            .hint("an absolute path of letters, digits and `._-+@,` is needed")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

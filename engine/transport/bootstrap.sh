@@ -1,0 +1,76 @@
+# What a host runs to become an agent: POSIX sh, busybox included.
+#
+# The lines are joined by blanks and travel as one word in single quotes through the login shell, which may be a csh or a
+# fish: so there is no single quote, no `!` and no doubled backslash in them, and a semicolon wherever a line ends a command.
+# {MARKER}, {AGENTS} and {FOLDER} are filled in; none of them holds a character that a shell would look at.
+#
+# It speaks in lines that begin with byte 1, the word KPLAY and the kind of line. What a login shell, a banner or a forced
+# command prints besides is skipped over by the controller.
+
+m={MARKER};
+set -f; umask 077;
+n=$(printf "\n_"); n=${n%_};
+say() { printf "\001KPLAY-%s:%s %s\n" "$1" "$m" "$2"; };
+fail() { say FAIL "$1"; exit 97; };
+u=$(id -u) || fail "id -u does not work there";
+a=$(uname -m) || fail "uname -m does not work there";
+h=;
+case $a in amd64) a=x86_64;; arm64) a=aarch64;; esac;
+for x in {AGENTS}; do
+  IFS=:; set -- $x; IFS=" ";
+  if [ "$1" = "$a" ]; then h=$2; s=$3; fi;
+done;
+if [ -z "$h" ]; then say MACHINE "$a"; exit 98; fi;
+
+# safe PATH: whether every component belongs to us or to root and can be written by nobody else (a sticky /tmp excepted).
+# One `ls` looks at them all. Sets `k` when PATH is an agent: ours, executable by us alone, as large as it has to be.
+safe() {
+  p=$1; k=; set -- /;
+  while [ -n "$p" ]; do set -- "$@" "$p"; p=${p%/*}; done;
+  IFS=$n;
+  for l in $(LC_ALL=C ls -ldn "$@" 2>/dev/null); do
+    IFS=" "; set -- $l;
+    case $3 in 0|$u) ;; *) return 1;; esac;
+    case $1 in
+      -rwx------*) if [ "$3" = "$u" ] && [ "$5" = "$s" ]; then k=1; fi;;
+      -*) ;;
+      d????????[tT]*|d????-??-?*) ;;
+      *) return 1;;
+    esac;
+  done;
+};
+
+# real FOLDER: sets `r` to its path without links, if it is a folder and no link itself.
+real() { if [ -L "$1" ]; then return 1; fi; r=$(cd -P "$1" 2>/dev/null && pwd -P); };
+
+# The usual case: the agent is there.
+for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kplay-$u; do
+  if real "$d" && safe "$r/agent-$h" && [ -n "$k" ]; then exec "$r/agent-$h" serve $m; fi;
+done;
+
+# It is not: take it into the first folder that is safe and allows execution.
+IFS=" ";
+command -v sha256sum >/dev/null 2>&1 || fail "sha256sum is missing there";
+z=plain; if command -v gzip >/dev/null 2>&1; then z=gzip; fi;
+w=;
+not() { w="$w; $1"; echo "kplay: $1" >&2; };
+for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kplay-$u; do
+  if [ -e "$d" ]; then :; else mkdir -p "${d%/*}" 2>/dev/null; mkdir -m 700 "$d" 2>/dev/null; fi;
+  real "$d" || { not "cannot use $d: no folder, or a link"; continue; };
+  safe "$r" || { not "cannot use $d: it, or a folder above it, belongs to or can be written by others"; continue; };
+  t=$r/.new-$m;
+  { echo : > "$t"; } 2>/dev/null && chmod 700 "$t" || { not "cannot use $d: it cannot be written to"; continue; };
+  "$t" 2>/dev/null || { rm -f "$t"; not "cannot use $d: it does not allow execution"; continue; };
+  clean() { rm -f "$t"; };
+  trap clean 0; trap "exit 1" 1 2 13 15;
+  find "$r" -name "agent-*" -mtime +60 -exec rm -f {} + 2>/dev/null;
+  say NEED "$z $h";
+  read -r c || exit 1;
+  if [ $z = gzip ]; then head -c "$c" | gzip -dc > "$t"; else head -c "$c" > "$t"; fi;
+  x=$(sha256sum < "$t");
+  [ "${x%% *}" = "$h" ] || fail "the agent arrived damaged in $d; is the disk full?";
+  mv -f "$t" "$r/agent-$h" || fail "cannot rename the agent in $d";
+  trap - 0 1 2 13 15;
+  exec "$r/agent-$h" serve $m;
+done;
+fail "no folder there can hold the agent${w}"

@@ -1,0 +1,127 @@
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::process::Command;
+use std::sync::mpsc::Receiver;
+
+use kplay_modules::agent::wire::{self, ToAgent};
+
+use super::*;
+use crate::transport::stream::{FarEnd, StreamLink};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn connected(link: StreamLink) -> Connected {
+    Connected { link: Box::new(link), early: Vec::new(), agent_sent: false }
+}
+
+fn start() -> (PollLoop, Receiver<Arrival>, FarEnd) {
+    let (sender, arrivals) = mpsc::channel();
+    let poll = PollLoop::spawn(sender).unwrap();
+    let (link, far) = StreamLink::pair().unwrap();
+    poll.add(7, connected(link));
+    (poll, arrivals, far)
+}
+
+#[test]
+fn messages_go_both_ways_and_early_bytes_count() {
+    let (sender, arrivals) = mpsc::channel::<Arrival>();
+    let poll = PollLoop::spawn(sender).unwrap();
+    let (link, mut far) = StreamLink::pair().unwrap();
+    let bytes = wire::encode(&ToController::Started { task: 3 }).unwrap();
+    let (early, late) = bytes.split_at(3);
+    poll.add(1, Connected { link: Box::new(link), early: early.to_vec(), agent_sent: false });
+    far.stream.write_all(late).unwrap();
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(1, ToController::Started { task: 3 }));
+
+    poll.send(1, wire::encode(&ToAgent::Gather).unwrap());
+    assert_eq!(wire::read::<ToAgent>(&mut far.stream).unwrap(), Some(ToAgent::Gather));
+}
+
+#[test]
+fn log_lines_arrive_whole_and_the_last_one_too() {
+    let (_poll, arrivals, mut far) = start();
+    far.errors.write_all(b"one\ntw").unwrap();
+    far.errors.write_all(b"o\nthree").unwrap();
+    drop(far);
+    let got: Vec<Arrival> = (0..4).map(|_| arrivals.recv_timeout(PATIENCE).unwrap()).collect();
+    assert_eq!(got[..3], [Arrival::Log(7, "one".into()), Arrival::Log(7, "two".into()), Arrival::Log(7, "three".into())]);
+    assert_eq!(got[3], Arrival::Lost(7, "the agent ended: connection closed".into()));
+}
+
+#[test]
+fn garbage_ends_the_connection() {
+    let (_poll, arrivals, mut far) = start();
+    far.stream.write_all(b"Segmentation fault\n").unwrap();
+    let Arrival::Lost(7, reason) = arrivals.recv_timeout(PATIENCE).unwrap() else { panic!("not lost") };
+    assert!(reason.starts_with("the agent says what is not understood"), "{reason}");
+}
+
+#[test]
+fn a_queue_that_was_full_says_when_it_is_empty() {
+    let (poll, arrivals, mut far) = start();
+    poll.send(7, vec![1; HIGH + 1]);
+    assert!(poll.queued(7) > LOW, "{}", poll.queued(7));
+    let mut read = vec![0; HIGH + 1];
+    far.stream.read_exact(&mut read).unwrap();
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Drained(7));
+    assert!(read.iter().all(|byte| *byte == 1));
+    assert_eq!(poll.queued(7), 0);
+}
+
+#[test]
+fn closing_lets_the_agent_read_and_say_everything() {
+    let (poll, arrivals, mut far) = start();
+    poll.send(7, vec![5; 1 << 20]);
+    poll.close(7);
+    let mut read = Vec::new();
+    far.stream.read_to_end(&mut read).unwrap();
+    assert_eq!(read.len(), 1 << 20);
+    far.stream.write_all(&wire::encode(&ToController::Done { id: 9 }).unwrap()).unwrap();
+    drop(far);
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(7, ToController::Done { id: 9 }));
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Closed(7));
+    assert_eq!(poll.queued(7), 0);
+}
+
+#[test]
+fn a_killed_process_is_a_loss_by_signal() {
+    let (sender, arrivals) = mpsc::channel::<Arrival>();
+    let poll = PollLoop::spawn(sender).unwrap();
+    poll.add(2, connected(StreamLink::start(Command::new("sh").args(["-c", "kill -9 $$"]), false).unwrap()));
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Lost(2, "the agent ended: killed by signal KILL".into()));
+}
+
+#[test]
+fn sending_to_a_host_that_is_gone_keeps_nothing() {
+    let (poll, arrivals, far) = start();
+    far.stream.shutdown(Shutdown::Both).unwrap();
+    drop(far);
+    assert!(matches!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Lost(7, _)));
+    poll.send(7, vec![0; 100]);
+    while poll.queued(7) > 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn many_hosts_share_the_thread() {
+    let (sender, arrivals) = mpsc::channel::<Arrival>();
+    let poll = PollLoop::spawn(sender).unwrap();
+    let mut ends = Vec::new();
+    for number in 0..200 {
+        let (link, far) = StreamLink::pair().unwrap();
+        poll.add(number, connected(link));
+        ends.push(far);
+    }
+    for (number, far) in ends.iter_mut().enumerate() {
+        far.stream.write_all(&wire::encode(&ToController::Done { id: number as u32 }).unwrap()).unwrap();
+    }
+    let mut seen: Vec<usize> = (0..200)
+        .map(|_| match arrivals.recv_timeout(PATIENCE).unwrap() {
+            Arrival::Message(host, ToController::Done { id }) if host == id as usize => host,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    seen.sort_unstable();
+    assert_eq!(seen, (0..200).collect::<Vec<_>>());
+}
