@@ -166,6 +166,11 @@ impl Module for Copy {
         }
     }
 
+    #[cfg(test)]
+    fn examples() -> Vec<crate::api::conformance::Example> {
+        tests::examples()
+    }
+
     fn paths(&self) -> Vec<PathBuf> {
         vec![self.dest.clone()]
     }

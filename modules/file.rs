@@ -118,6 +118,11 @@ impl Module for File {
         }
     }
 
+    #[cfg(test)]
+    fn examples() -> Vec<crate::api::conformance::Example> {
+        tests::examples()
+    }
+
     fn paths(&self) -> Vec<PathBuf> {
         vec![self.path.clone()]
     }

@@ -90,6 +90,11 @@ impl Module for Template {
         .map(Proposal::new)
     }
 
+    #[cfg(test)]
+    fn examples() -> Vec<crate::api::conformance::Example> {
+        tests::examples()
+    }
+
     fn paths(&self) -> Vec<PathBuf> {
         vec![self.dest.clone()]
     }

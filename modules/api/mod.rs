@@ -11,6 +11,8 @@ pub mod module;
 pub mod perform;
 pub mod place;
 pub mod resolve;
+#[cfg(test)]
+pub mod trial;
 pub mod types;
 pub mod units;
 pub mod walk;
