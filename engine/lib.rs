@@ -4,5 +4,6 @@ pub mod blobs;
 pub mod diagnostic;
 pub mod plan;
 pub mod report;
+pub mod schedule;
 pub mod transport;
 pub mod yaml;

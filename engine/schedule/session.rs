@@ -90,7 +90,7 @@ pub struct Sessions {
     agents: Arc<Agents>,
     greeting: Greeting,
     pool: rayon::ThreadPool,
-    poll: PollLoop,
+    poll: Arc<PollLoop>,
     sender: Sender<Signal>,
     receiver: Receiver<Signal>,
     stages: HashMap<HostId, Stage>,
@@ -106,8 +106,17 @@ impl Sessions {
             .thread_name(|number| format!("fork-{number}"))
             .build()
             .map_err(|error| Diagnostic::internal(format!("cannot start {forks} threads: {error}")).hint("lower `--forks`"))?;
-        let poll = PollLoop::spawn(sender.clone())?;
-        Ok(Self { agents: Arc::new(agents), greeting, pool, poll, sender, receiver, stages: HashMap::new(), targets: HashMap::new() })
+        let poll = PollLoop::spawn(sender.clone()).map_err(|error| Diagnostic::internal(format!("cannot start the poll loop: {error}")))?;
+        Ok(Self {
+            agents: Arc::new(agents),
+            greeting,
+            pool,
+            poll: Arc::new(poll),
+            sender,
+            receiver,
+            stages: HashMap::new(),
+            targets: HashMap::new(),
+        })
     }
 
     /// Makes Ctrl-C and SIGTERM arrive as [`Happening::Interrupted`]; the second one ends the process at once.
@@ -144,6 +153,11 @@ impl Sessions {
         matches!(self.stages.get(&host), Some(Stage::Ready))
     }
 
+    /// Returns whether the host's agent is being reached and has not answered yet.
+    pub fn is_connecting(&self, host: HostId) -> bool {
+        matches!(self.stages.get(&host), Some(Stage::Connecting { .. } | Stage::Greeted { .. }))
+    }
+
     /// Says something to a host's agent.
     pub fn send(&self, host: HostId, message: &ToAgent) -> Result<()> {
         let bytes = wire::encode(message).map_err(|error| Diagnostic::internal(format!("cannot encode a message: {error}")))?;
@@ -152,8 +166,8 @@ impl Sessions {
     }
 
     /// Returns a handle for those who answer an agent from another thread.
-    pub fn outbox(&self) -> PollLoop {
-        self.poll.clone()
+    pub fn outbox(&self) -> Arc<PollLoop> {
+        Arc::clone(&self.poll)
     }
 
     /// Returns the threads that connect and compute.
@@ -175,6 +189,7 @@ impl Sessions {
                 Signal::Connected(host, Err(error)) => Some(self.lose(host, error)),
                 Signal::Arrival(Arrival::Message(host, message)) => self.hear(host, message),
                 Signal::Arrival(Arrival::Log(host, line)) => Some(Happening::Log { host, line }),
+                Signal::Arrival(Arrival::Drained(_) | Arrival::Closed(_)) => None,
                 Signal::Arrival(Arrival::Lost(host, reason)) => self.stages.contains_key(&host).then(|| {
                     let error = Diagnostic::unreachable(format!("the connection broke: {reason}"))
                         .hint("nothing is lost: run the playbook again, it goes on where this host stands");

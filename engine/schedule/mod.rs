@@ -1,0 +1,13 @@
+//! Brings hosts and tasks together: who is planned, connected, sent to, waited for, and when a play ends.
+
+mod host;
+mod outcome;
+mod planning;
+mod policy;
+mod run;
+mod session;
+mod supply;
+
+pub use run::{End, Run, Settings};
+pub use session::{Greeting, Happening, HostId, Sessions};
+pub use supply::{Signer, Supply};
