@@ -2,6 +2,7 @@
 
 pub mod blobs;
 pub mod diagnostic;
+pub mod inventory;
 pub mod plan;
 pub mod report;
 pub mod schedule;
