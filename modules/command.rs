@@ -23,14 +23,16 @@ pub(crate) mod guards;
 pub(crate) mod words;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Controller, Inspect, Module, ModuleError, OneOrMany, Proposal};
+#[cfg(test)]
+use crate::api::conformance::Example;
+use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal};
 
 use guards::{Plan, default_timeout};
 use words::{Line, Word};
@@ -88,6 +90,15 @@ impl Module for Command {
 
     fn check(&self, host: &dyn Inspect) -> Result<Proposal, ModuleError> {
         self.plan()?.check(host)
+    }
+
+    fn reach(&self) -> Footprint {
+        self.plan().map_or(Footprint::Anything, |plan| plan.reach())
+    }
+
+    #[cfg(test)]
+    fn examples() -> Vec<Example> {
+        tests::examples()
     }
 }
 

@@ -15,7 +15,9 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Controller, Inspect, Module, ModuleError, OneOrMany, Proposal};
+#[cfg(test)]
+use crate::api::conformance::Example;
+use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal};
 use crate::command::guards::{Plan, default_timeout};
 use crate::command::words::Word;
 
@@ -83,6 +85,15 @@ impl Module for Shell {
 
     fn check(&self, host: &dyn Inspect) -> Result<Proposal, ModuleError> {
         self.plan().check(host)
+    }
+
+    fn reach(&self) -> Footprint {
+        self.plan().reach()
+    }
+
+    #[cfg(test)]
+    fn examples() -> Vec<Example> {
+        crate::command::tests::shell_examples()
     }
 }
 

@@ -38,8 +38,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::api::change::Record;
+#[cfg(test)]
+use crate::api::conformance::Example;
 use crate::api::inspect::{Command, Unit};
-use crate::api::{Change, Controller, ErrorKind, Inspect, Module, ModuleError, OneOrMany, Proposal, UnitAction};
+use crate::api::place;
+use crate::api::units::{UNIT_FOLDERS, full_name};
+use crate::api::{Change, Controller, ErrorKind, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal, UnitAction};
 
 use watch::Watch;
 
@@ -82,13 +86,6 @@ enum State {
     Reloaded,
 }
 
-/// Where unit files lie, in systemd's order.
-const UNIT_FOLDERS: [&str; 5] =
-    ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/lib/systemd/system", "/usr/lib/systemd/system"];
-
-/// The types of units; a name that ends in none of them is a service.
-const SUFFIXES: [&str; 11] = ["service", "socket", "timer", "target", "path", "mount", "automount", "swap", "slice", "scope", "device"];
-
 impl Module for Systemd {
     const NAME: &'static str = "systemd";
 
@@ -98,11 +95,12 @@ impl Module for Systemd {
                 .at("name")
                 .hint("write it as `systemctl` does, `nginx` or `nginx.service`"));
         }
-        for (argument, list) in [("restart_on", &self.restart_on), ("reload_on", &self.reload_on)] {
-            if let Some(path) = list.iter().flat_map(|list| &list.0).find(|path| !path.starts_with('/')) {
-                return Err(ModuleError::argument(format!("`{path}` is not an absolute path"))
-                    .at(argument)
-                    .hint("name files and folders on the host, or pass the results of the tasks that write them"));
+        for (argument, list) in [("restart_on", &mut self.restart_on), ("reload_on", &mut self.reload_on)] {
+            for path in list.iter_mut().flat_map(|list| &mut list.0) {
+                *path = place::absolute(Path::new(path), argument)
+                    .map_err(|error| error.hint("name files and folders on the host, or pass the results of the tasks that write them"))?
+                    .display()
+                    .to_string();
             }
         }
         if self.masked == Some(true) && (self.enabled == Some(true) || self.state.is_some_and(|state| state != State::Stopped)) {
@@ -154,6 +152,15 @@ impl Module for Systemd {
         let proposal = Proposal::new(changes).with("state", unit.active_state).with("enabled", unit.unit_file_state);
         let repeating = matches!(self.state, Some(State::Restarted | State::Reloaded));
         Ok(if repeating { proposal.repeating() } else { proposal })
+    }
+
+    fn reach(&self) -> Footprint {
+        Footprint::Units(vec![full_name(&self.name)])
+    }
+
+    #[cfg(test)]
+    fn examples() -> Vec<Example> {
+        tests::examples()
     }
 }
 
@@ -246,14 +253,6 @@ impl Systemd {
             .at("name")
             .details(complaints)
             .hint("correct the unit file, or skip this examination with `verify = false`"))
-    }
-}
-
-/// Returns the unit's name with its suffix.
-fn full_name(name: &str) -> String {
-    match name.rsplit_once('.') {
-        Some((_, suffix)) if SUFFIXES.contains(&suffix) => name.to_owned(),
-        _ => format!("{name}.service"),
     }
 }
 

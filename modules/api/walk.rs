@@ -1,14 +1,13 @@
 //! Walks over a host's files as modules see them: what lies below a folder, where a path leads.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::error::ModuleError;
 use super::inspect::Inspect;
-use super::types::EntryKind;
-
-/// How many links a path may lead through, as the kernel has it.
-const LINKS: usize = 40;
+use super::resolve::resolve;
+use super::types::{Entry, EntryKind};
 
 /// Returns the files that `named` stands for: itself, or all below it when it is or leads to a folder. Links to folders
 /// below it are not entered.
@@ -40,52 +39,27 @@ pub fn files(host: &dyn Inspect, named: &[PathBuf]) -> Result<BTreeSet<PathBuf>,
 
 /// Where a path leads.
 pub struct Followed {
-    /// The path without any link in it.
+    /// The path without any link in it; as it was given when nothing is there.
     pub path: PathBuf,
     /// The latest change of what it leads to and of every link on the way there, nanoseconds since 1970; 0 when nothing is there.
     pub changed: i64,
 }
 
-/// Follows `path` link by link. What does not exist is left as it is written.
+/// Follows `path` link by link.
 pub fn follow(host: &dyn Inspect, path: &Path) -> Result<Followed, ModuleError> {
-    let mut rest: Vec<PathBuf> = parts(path);
-    let mut here = PathBuf::from("/");
-    let (mut changed, mut links) = (0, 0);
-    while let Some(part) = rest.pop() {
-        if part == Path::new("..") {
-            here.pop();
-            continue;
+    let links = Cell::new(0);
+    let look = |step: &Path| {
+        let entry = host.entry(step)?;
+        if let Some(Entry { kind: EntryKind::Symlink(_), ctime, .. }) = &entry {
+            links.set(links.get().max(*ctime));
         }
-        let next = here.join(&part);
-        let Some(entry) = host.entry(&next)? else {
-            here = next;
-            continue;
-        };
-        match entry.kind {
-            EntryKind::Symlink(target) if links < LINKS => {
-                links += 1;
-                changed = changed.max(entry.ctime);
-                if target.is_absolute() {
-                    here = PathBuf::from("/");
-                }
-                rest.extend(parts(&target));
-            }
-            _ => {
-                if rest.is_empty() {
-                    changed = changed.max(entry.ctime);
-                }
-                here = next;
-            }
+        Ok(entry.map(|entry| entry.kind))
+    };
+    match resolve(path, true, &look)? {
+        Some(place) => {
+            let changed = host.entry(&place)?.map_or(0, |entry| entry.ctime.max(links.get()));
+            Ok(Followed { path: place, changed })
         }
+        None => Ok(Followed { path: path.to_owned(), changed: 0 }),
     }
-    Ok(Followed { path: here, changed })
-}
-
-/// Returns the components of a path, last first.
-fn parts(path: &Path) -> Vec<PathBuf> {
-    path.components()
-        .filter(|component| matches!(component, Component::Normal(_) | Component::ParentDir))
-        .map(|component| PathBuf::from(component.as_os_str()))
-        .rev()
-        .collect()
 }

@@ -9,7 +9,7 @@ use super::words::Word;
 use crate::api::change::{Record, Recorded, Run};
 use crate::api::inspect::{Command, Fingerprint};
 use crate::api::walk::files;
-use crate::api::{Change, CommandOutput, Digest, Inspect, ModuleError, OneOrMany, Proposal};
+use crate::api::{Change, CommandOutput, Digest, Footprint, Inspect, ModuleError, OneOrMany, Proposal};
 
 /// Seconds that a command may take when the task does not say.
 pub(crate) fn default_timeout() -> u64 {
@@ -94,6 +94,16 @@ impl Plan<'_> {
         Ok(if self.shows_when_done() { proposal } else { proposal.repeating() })
     }
 
+    /// Returns what the command may touch.
+    pub(crate) fn reach(&self) -> Footprint {
+        let declared: Vec<PathBuf> = self.creates.iter().chain(&self.removes).map(|path| self.absolute(path)).collect();
+        match declared.is_empty() {
+            _ if self.reads_only => Footprint::Nothing,
+            true => Footprint::Anything,
+            false => Footprint::Paths(declared),
+        }
+    }
+
     /// Returns whether anything tells that the command has run.
     fn shows_when_done(&self) -> bool {
         self.creates.is_some() || self.removes.is_some() || self.unless.is_some() || self.inputs.is_some()
@@ -103,10 +113,10 @@ impl Plan<'_> {
     fn is_needed(&self, host: &dyn Inspect, inputs: Option<&BTreeSet<PathBuf>>) -> Result<bool, ModuleError> {
         let mut done = self.shows_when_done();
         if let Some(path) = self.creates {
-            done &= host.entry(&self.absolute(path))?.is_some();
+            done &= host.exists(&self.absolute(path))?;
         }
         if let Some(path) = self.removes {
-            done &= host.entry(&self.absolute(path))?.is_none();
+            done &= !host.exists(&self.absolute(path))?;
         }
         if let Some(inputs) = inputs.filter(|_| done) {
             done = self.has_run_with(host, inputs)?;
