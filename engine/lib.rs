@@ -6,5 +6,6 @@ pub mod inventory;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+pub mod template;
 pub mod transport;
 pub mod yaml;
