@@ -5,6 +5,7 @@ pub mod api;
 pub mod command;
 pub mod copy;
 pub mod file;
+pub mod line;
 pub mod shell;
 pub mod systemd;
 pub mod template;
@@ -28,6 +29,7 @@ registry! {
     command::Command,
     copy::Copy,
     file::File,
+    line::Line,
     shell::Shell,
     systemd::Systemd,
     template::Template,

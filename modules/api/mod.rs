@@ -11,6 +11,7 @@ pub mod module;
 pub mod perform;
 pub mod place;
 pub mod resolve;
+pub mod text;
 #[cfg(test)]
 pub mod trial;
 pub mod types;
