@@ -7,6 +7,7 @@ pub mod error;
 pub mod fake;
 pub mod inspect;
 pub mod inverse;
+pub mod issue;
 pub mod module;
 pub mod perform;
 pub mod place;

@@ -10,6 +10,7 @@ use crate::api::change::{
 use crate::api::error::ModuleError;
 use crate::api::inspect::{Fingerprint, GroupEntry, Inspect, UserEntry};
 use crate::api::inverse::inverse;
+use crate::api::issue::make_request;
 use crate::api::perform::{Irreversible, Perform, Performed, Upstream};
 use crate::api::types::{Attributes, Content, EntryKind, Owner};
 use crate::api::units::{self, UnitPath};
@@ -341,17 +342,11 @@ impl Fake {
 
     /// Makes a real key and request and puts both files in place as the controller signs.
     fn issue(&mut self, issue: &IssueCertificate, upstream: &mut dyn Upstream) -> Result<(), ModuleError> {
-        let wrong = |error: rcgen::Error| ModuleError::host(format!("cannot make a key: {error}"));
-        let key = if issue.new_key {
-            rcgen::KeyPair::generate().map_err(wrong)?
-        } else {
-            let pem = self.read(&issue.key, 1 << 20)?;
-            rcgen::KeyPair::from_pem(&String::from_utf8_lossy(&pem)).map_err(wrong)?
-        };
-        let request = rcgen::CertificateParams::default().serialize_request(&key).map_err(wrong)?;
-        let certificate = upstream.sign(request.der())?;
+        let key = if issue.new_key { None } else { Some(String::from_utf8_lossy(&self.read(&issue.key, 1 << 20)?).into_owned()) };
+        let (key, request) = make_request(key.as_deref(), &issue.key_type)?;
+        let certificate = upstream.sign(&request)?;
         if issue.new_key {
-            self.put_file(&issue.key, key.serialize_pem().into_bytes(), &issue.key_attributes)?;
+            self.put_file(&issue.key, key.into_bytes(), &issue.key_attributes)?;
         }
         self.put_file(&issue.certificate, certificate.into_bytes(), &issue.certificate_attributes)
     }
