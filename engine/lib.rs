@@ -1,8 +1,10 @@
 //! The controller, stage by stage in the order data flows: Config, Inventory, Plan, wire Request and Response, Event.
 
 pub mod blobs;
+pub mod command;
 pub mod diagnostic;
 pub mod inventory;
+pub mod lab;
 pub mod plan;
 pub mod report;
 pub mod schedule;

@@ -1,0 +1,83 @@
+//! `kplay lab`: throw-away real hosts for the hosts of an inventory that have `lab:` settings.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::diagnostic::{Diagnostic, Result, exit_code};
+use crate::lab::{self, Lab, LabHost};
+
+/// What to do with a lab.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
+pub enum LabCommand {
+    /// Boot the hosts that do not run, and wait until they answer
+    Up,
+    /// Remove hosts, networks and mounts; Debian trees and packages stay in the cache
+    Down,
+    /// Show which hosts run
+    Status,
+    /// Run a command in a host as root
+    Exec {
+        /// Name of the host
+        host: String,
+        /// Program and arguments; no shell expands them
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        argv: Vec<String>,
+    },
+    /// Boot the hosts, then run a playbook on them
+    Run {
+        /// The playbook
+        playbook: PathBuf,
+        /// Further arguments of `kplay PLAYBOOK`, such as `-- --check --diff`
+        #[arg(last = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
+    /// Open a shell in a host as root
+    Console {
+        /// Name of the host
+        host: String,
+    },
+}
+
+/// Does what `command` says with the lab of `inventory`, and returns the exit code. `hosts` are those with `lab:` settings.
+///
+/// # Errors
+/// Rights, programs or settings are missing, or a host does not do what it should.
+pub fn run(inventory: &Path, hosts: &[LabHost], cache: PathBuf, command: &LabCommand, out: &mut (dyn Write + Send)) -> Result<u8> {
+    let lab = Lab::of(inventory, cache)?;
+    let out = Mutex::new(out);
+    // Whoever reads this may have gone; the lab is made all the same.
+    let say = |line: &str| drop(out.lock().map(|mut out| writeln!(out, "{line}")));
+    match command {
+        LabCommand::Up => lab::up(&lab, hosts, &say)?,
+        LabCommand::Down if lab::down(&lab, &say)? => {}
+        LabCommand::Down => say("there is no lab of this inventory"),
+        LabCommand::Status => {
+            let (table, all_up) = lab::status(&lab, hosts)?;
+            say(table.trim_end());
+            return Ok(if all_up { exit_code::DONE } else { exit_code::FAILED });
+        }
+        LabCommand::Exec { host, argv } => return lab::exec(&lab, host, argv),
+        LabCommand::Console { host } => return lab::attach(&lab, host),
+        LabCommand::Run { playbook, arguments } => {
+            lab::up(&lab, hosts, &say)?;
+            return play(playbook, inventory, arguments);
+        }
+    }
+    Ok(exit_code::DONE)
+}
+
+/// Runs this very program on the playbook, so that a lab changes nothing about how a playbook is run.
+fn play(playbook: &Path, inventory: &Path, arguments: &[OsString]) -> Result<u8> {
+    let wrong = |error: std::io::Error| Diagnostic::internal(format!("cannot run kplay again: {error}"));
+    let status = Command::new(std::env::current_exe().map_err(wrong)?)
+        .arg(playbook)
+        .arg("-i")
+        .arg(inventory)
+        .args(arguments)
+        .status()
+        .map_err(wrong)?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit_code::FAILED))
+}
