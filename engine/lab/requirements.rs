@@ -22,7 +22,7 @@ const PROGRAMS: &[(&str, &str)] = &[
 /// Rights, programs or features of the kernel are missing.
 pub fn check() -> Result<()> {
     check_root()?;
-    let missing = missing_programs(|program| on_path(program));
+    let missing = missing_programs(on_path);
     if let Some((first, rest)) = missing.split_first() {
         let mut packages: Vec<_> = missing.iter().map(|(_, package)| *package).collect();
         packages.dedup();
