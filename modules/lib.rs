@@ -4,9 +4,12 @@ pub mod agent;
 pub mod api;
 pub mod command;
 pub mod copy;
+pub mod download;
+pub mod fetch;
 pub mod file;
 pub mod line;
 pub mod shell;
+pub mod stat;
 pub mod systemd;
 pub mod template;
 
@@ -28,9 +31,12 @@ macro_rules! registry {
 registry! {
     command::Command,
     copy::Copy,
+    download::Download,
+    fetch::Fetch,
     file::File,
     line::Line,
     shell::Shell,
+    stat::Stat,
     systemd::Systemd,
     template::Template,
 }
