@@ -63,6 +63,10 @@ impl LabHost {
     /// # Errors
     /// Settings that are unknown, of a wrong type, or cannot be: names and addresses end up in file names and commands.
     pub fn from_settings(name: &str, address: Option<&str>, settings: serde_json::Value) -> Result<Self> {
+        // A list would be read as the settings in the order of their declaration.
+        if !settings.is_object() {
+            return Err(Diagnostic::user("wrong `lab` settings: not a mapping").on(name).hint("`lab: {}` takes the defaults"));
+        }
         let settings: LabSettings = serde_json::from_value(settings)
             .map_err(|error| Diagnostic::user(format!("wrong `lab` settings: {error}")).on(name).hint("see `kplay lab --help`"))?;
         let found = settings.address.map(Ok).or_else(|| address.map(str::parse));
