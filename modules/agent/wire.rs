@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use crate::api::forecast::Certainty;
 use crate::api::{Change, Digest, Facts, ModuleError};
 
 /// Version of everything in this file.
@@ -264,19 +265,6 @@ pub enum Status {
     /// It was not to be done.
     Skipped,
     /// Forecast only: cannot be known.
-    Unknown,
-}
-
-/// How sure a forecast is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Certainty {
-    /// An apply does exactly this.
-    #[default]
-    Exact,
-    /// An apply does this if a package or command does what it is declared to do.
-    Assumed,
-    /// Cannot be known.
     Unknown,
 }
 

@@ -59,6 +59,12 @@ pub trait Inspect {
     /// Asks what an earlier task of this run may have changed about something outside the methods above (an open port, a
     /// server's answer): fails with `unknown` when a command, package or unit change would have come first.
     fn live(&self, what: &str) -> Result<(), ModuleError>;
+    /// Returns whether a user, group or the like that is not there (`user \`etcd\``) may come with a package that an earlier
+    /// task would have installed. The task is then an assumption.
+    fn may_come(&self, what: &str) -> bool {
+        let _ = what;
+        false
+    }
     /// Waits between two looks at something that is to change; fails when the task's time is over or the run is stopped.
     fn pause(&self, time: std::time::Duration) -> Result<(), ModuleError> {
         std::thread::sleep(time);
@@ -260,6 +266,7 @@ pub fn owner_id(host: &dyn Inspect, name: &str) -> Result<Owner, ModuleError> {
         Some(user) => Ok(user.id),
         None => match name.parse() {
             Ok(number) => Ok(Owner::Id(number)),
+            Err(_) if host.may_come(&format!("user `{name}`")) => Ok(Owner::Named(name.to_owned())),
             Err(_) => Err(ModuleError::host(format!("there is no user `{name}` on this host"))
                 .at("owner")
                 .hint("create it first with the `user` module")),
@@ -273,6 +280,7 @@ pub fn group_id(host: &dyn Inspect, name: &str) -> Result<Owner, ModuleError> {
         Some(group) => Ok(group.id),
         None => match name.parse() {
             Ok(number) => Ok(Owner::Id(number)),
+            Err(_) if host.may_come(&format!("group `{name}`")) => Ok(Owner::Named(name.to_owned())),
             Err(_) => Err(ModuleError::host(format!("there is no group `{name}` on this host"))
                 .at("group")
                 .hint("create it first with the `group` module")),

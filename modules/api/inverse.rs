@@ -162,10 +162,16 @@ fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_
     if remove_home && now.is_some() {
         return Err(Irreversible(format!("the home directory of `{name}` is removed with the user")));
     }
-    let before = match &now {
+    let mut before = match &now {
         Some(user) => Some(spec_of(host, user)?),
         None => None,
     };
+    // A group of the user's own goes with the user, and is made with it again.
+    if let (None, Some(spec)) = (after, &mut before)
+        && spec.group.as_deref() == Some(name)
+    {
+        spec.group = None;
+    }
     Ok(vec![Change::User { name: name.to_owned(), before: after.cloned(), after: before, remove_home: false }])
 }
 

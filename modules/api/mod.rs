@@ -5,6 +5,7 @@ pub mod change;
 pub mod conformance;
 pub mod error;
 pub mod fake;
+pub mod forecast;
 pub mod inspect;
 pub mod inverse;
 pub mod issue;

@@ -53,7 +53,7 @@ impl Perform for Fake {
             Change::Download(download) => self.download(download)?,
             Change::Fetch { path, .. } => upstream.deliver(&mut self.read(path, u64::MAX)?.as_slice())?,
             Change::Unit { unit, action, record, .. } => self.act(unit, *action, record.as_ref())?,
-            Change::ReloadDaemon { .. } => self.units.values_mut().for_each(|unit| unit.need_daemon_reload = false),
+            Change::ReloadDaemon { .. } => self.reload_daemon(),
             Change::SetKernelParameter { key, after, .. } => match self.parameters.get_mut(key) {
                 Some(value) => value.clone_from(after),
                 None => return Err(ModuleError::host(format!("there is no kernel parameter `{key}`"))),
@@ -136,32 +136,49 @@ impl Fake {
         Ok(Attributes { mode: attributes.mode, owner, group })
     }
 
-    /// Lets systemd notice that a unit's file or drop-in has changed.
+    /// Lets systemd notice that a unit's file or drop-in has changed: it keeps in memory what runs or is enabled, and reads the
+    /// rest when asked.
     fn unit_file_changed(&mut self, place: &Path) {
-        let (name, is_drop_in) = match units::unit_of(place) {
-            Some(UnitPath::Fragment(name)) => (name, false),
-            Some(UnitPath::DropIn(name)) => (name, true),
-            None => return,
+        let Some(UnitPath::Fragment(name) | UnitPath::DropIn(name)) = units::unit_of(place) else { return };
+        match self.units.get_mut(&name) {
+            Some(unit) if unit.active_state != "inactive" || unit.unit_file_state.starts_with("enabled") => unit.need_daemon_reload = true,
+            _ => self.read_unit(&name),
+        }
+    }
+
+    /// Reads a unit's file as systemd does, the administrator's first.
+    fn read_unit(&mut self, name: &str) {
+        let fragment = units::UNIT_FOLDERS.iter().map(|folder| Path::new(folder).join(name)).find(|path| self.text(path).is_some());
+        let Some(fragment) = fragment else {
+            if self.units.get(name).is_some_and(|unit| unit.active_state == "inactive") {
+                self.units.remove(name);
+            }
+            return;
         };
-        let text = self.nodes.get(place).map(|node| String::from_utf8_lossy(&node.content).into_owned());
-        let running = self.units.get(&name).is_some_and(|unit| unit.active_state == "active");
-        match (self.units.get_mut(&name), text) {
-            (Some(unit), Some(_)) if is_drop_in && !unit.drop_ins.contains(&place.to_owned()) => {
-                unit.drop_ins.push(place.to_owned());
-                unit.need_daemon_reload = true;
+        let mut fresh = units::from_text(&fragment, &self.text(&fragment).unwrap_or_default());
+        for folder in units::UNIT_FOLDERS.iter().map(|folder| Path::new(folder).join(format!("{name}.d"))) {
+            for file in self.list(&folder).unwrap_or_default().into_iter().filter(|file| file.ends_with(".conf")) {
+                units::read_settings(&mut fresh, &self.text(folder.join(&file)).unwrap_or_default());
+                fresh.drop_ins.push(folder.join(file));
             }
-            (Some(unit), Some(_)) => unit.need_daemon_reload = true,
-            (Some(_), None) if !running && !is_drop_in => {
-                self.units.remove(&name);
+        }
+        if let Some(old) = self.units.get(name) {
+            (fresh.active_state, fresh.sub_state) = (old.active_state.clone(), old.sub_state.clone());
+            (fresh.invocation, fresh.started) = (old.invocation.clone(), old.started);
+            if old.unit_file_state.starts_with("enabled") {
+                fresh.unit_file_state.clone_from(&old.unit_file_state);
             }
-            (Some(unit), None) => {
-                unit.drop_ins.retain(|path| path != place);
-                unit.need_daemon_reload = true;
+        }
+        self.units.insert(name.to_owned(), fresh);
+    }
+
+    fn reload_daemon(&mut self) {
+        let outdated: Vec<String> = self.units.iter().filter(|(_, unit)| unit.need_daemon_reload).map(|(name, _)| name.clone()).collect();
+        for name in outdated {
+            self.read_unit(&name);
+            if let Some(unit) = self.units.get_mut(&name) {
+                unit.need_daemon_reload = false;
             }
-            (None, Some(text)) if !is_drop_in => {
-                self.units.insert(name, units::from_text(place, &text));
-            }
-            (None, _) => {}
         }
     }
 
@@ -202,6 +219,9 @@ impl Fake {
         let name = units::full_name(name);
         let now = self.clock;
         let recorded = record.map(|record| self.digests(record)).transpose()?;
+        if matches!(action, UnitAction::Enable | UnitAction::Disable | UnitAction::Mask | UnitAction::Unmask) {
+            self.reload_daemon();
+        }
         let Some(unit) = self.units.get_mut(&name) else {
             return Err(ModuleError::host(format!("cannot {} `{name}`: unit not found", action.verb())));
         };
@@ -234,6 +254,11 @@ impl Fake {
         if let (Some(record), Some(mut recorded)) = (record, recorded) {
             recorded.invocation.clone_from(&unit.invocation);
             self.records.insert(record.key.clone(), serde_json::to_vec(&recorded).unwrap_or_default());
+        }
+        // A unit that neither runs nor is enabled leaves systemd's memory, and is read afresh when asked for.
+        if unit.need_daemon_reload && action == UnitAction::Stop && !unit.unit_file_state.starts_with("enabled") {
+            unit.need_daemon_reload = false;
+            self.read_unit(&name);
         }
         Ok(())
     }
@@ -273,9 +298,9 @@ impl Fake {
     fn set_user(&mut self, name: &str, after: Option<&UserSpec>) -> Result<(), ModuleError> {
         let now = self.users.remove(name);
         let Some(spec) = after else {
-            if now.is_none() {
-                return Err(ModuleError::host(format!("there is no user `{name}`")));
-            }
+            let Some(user) = now else { return Err(ModuleError::host(format!("there is no user `{name}`"))) };
+            self.groups.retain(|group, entry| group != name || entry.id != user.group);
+            self.groups.values_mut().for_each(|group| group.members.retain(|member| member != name));
             return Ok(());
         };
         let free = self.free_number(spec.system);

@@ -58,6 +58,13 @@ fn a_unit_file_makes_a_unit_and_a_change_of_it_needs_a_reload() {
     let unit = Inspect::unit(&host, "x").unwrap();
     assert_eq!((unit.load_state.as_str(), unit.unit_file_state.as_str(), unit.need_daemon_reload), ("loaded", "disabled", false));
     host.perform(&write("/etc/systemd/system/x.service", "[Service]\nExecStart=/y\n"), &mut Alone).unwrap();
+    assert_eq!(Inspect::unit(&host, "x").unwrap().exec_start, "/y");
+    host.perform(
+        &Change::Unit { unit: "x".into(), action: UnitAction::Start, reason: String::new(), record: None, timeout: 0 },
+        &mut Alone,
+    )
+    .unwrap();
+    host.perform(&write("/etc/systemd/system/x.service", "[Service]\nExecStart=/z\n"), &mut Alone).unwrap();
     assert!(Inspect::unit(&host, "x").unwrap().need_daemon_reload);
 }
 

@@ -1,0 +1,146 @@
+//! Users and groups of a forecast.
+
+use std::path::PathBuf;
+
+use super::Forecast;
+use super::clouds::Over;
+use super::fold::Folded;
+use crate::api::change::{GroupSpec, UserSpec};
+use crate::api::error::ModuleError;
+use crate::api::inspect::{GroupEntry, UserEntry};
+use crate::api::types::{Attributes, Owner};
+
+impl Forecast<'_> {
+    pub(super) fn find_user(&self, name: &str) -> Result<Option<UserEntry>, ModuleError> {
+        let by_number = || {
+            let id: u32 = name.parse().ok()?;
+            self.users.values().find(|(user, _)| user.as_ref().is_some_and(|user| user.id == Owner::Id(id)))
+        };
+        if let Some((user, at)) = self.users.get(name).or_else(by_number) {
+            self.judge_account(name, *at);
+            return Ok(user.clone());
+        }
+        let found = self.base.user(name)?;
+        self.judge_account(found.as_ref().map_or(name, |user| &user.name), 0);
+        // By number the base may find a user that an earlier task would have removed or renumbered.
+        Ok(found.filter(|user| !self.users.contains_key(&user.name)))
+    }
+
+    pub(super) fn find_group(&self, name: &str) -> Result<Option<GroupEntry>, ModuleError> {
+        let by_number = || {
+            let id: u32 = name.parse().ok()?;
+            self.groups.values().find(|(group, _)| group.as_ref().is_some_and(|group| group.id == Owner::Id(id)))
+        };
+        if let Some((group, at)) = self.groups.get(name).or_else(by_number) {
+            self.judge_account(name, *at);
+            return Ok(group.clone());
+        }
+        let found = self.base.group(name)?;
+        self.judge_account(found.as_ref().map_or(name, |group| &group.name), 0);
+        Ok(found.filter(|group| !self.groups.contains_key(&group.name)))
+    }
+
+    pub(super) fn fold_user(&mut self, name: &str, after: Option<&UserSpec>, folded: &Folded) -> Result<(), ModuleError> {
+        let now = self.find_user(name)?;
+        let Some(spec) = after else {
+            self.leave_groups(name, &[])?;
+            // userdel takes the group along that was made for the user.
+            if let (Some(user), Some(group)) = (&now, self.find_group(name)?)
+                && group.id == user.group
+            {
+                self.groups.insert(name.to_owned(), (None, self.folds));
+            }
+            self.users.insert(name.to_owned(), (None, self.folds));
+            return Ok(());
+        };
+        let id =
+            spec.uid.map(Owner::Id).or_else(|| now.as_ref().map(|user| user.id.clone())).unwrap_or_else(|| Owner::Named(name.to_owned()));
+        let group = match (&spec.group, &now) {
+            (Some(group), _) => self.find_group(group)?.map_or_else(|| Owner::Named(group.clone()), |group| group.id),
+            (None, Some(user)) => user.group.clone(),
+            (None, None) => {
+                let own = GroupEntry { name: name.to_owned(), id: Owner::Named(name.to_owned()), members: Vec::new() };
+                self.groups.insert(name.to_owned(), (Some(own), self.folds));
+                Owner::Named(name.to_owned())
+            }
+        };
+        let created = now.is_none();
+        let base = now.unwrap_or_else(|| UserEntry {
+            name: name.to_owned(),
+            id: id.clone(),
+            group: group.clone(),
+            comment: String::new(),
+            home: PathBuf::from("/home").join(name),
+            shell: "/bin/sh".to_owned(),
+            groups: Vec::new(),
+            locked: true,
+        });
+        let user = UserEntry {
+            name: name.to_owned(),
+            id,
+            group,
+            comment: spec.comment.clone().unwrap_or(base.comment),
+            home: spec.home.clone().unwrap_or(base.home),
+            shell: spec.shell.clone().unwrap_or(base.shell),
+            groups: spec.groups.clone().unwrap_or(base.groups),
+            locked: spec.password_hash.as_ref().map_or(base.locked, |hash| hash.starts_with(['!', '*'])),
+        };
+        if spec.groups.is_some() {
+            self.leave_groups(name, &user.groups)?;
+        }
+        if spec.create_home && self.find(&user.home, true)?.what.is_none() {
+            self.fold_home(&user, created, folded)?;
+        }
+        self.users.insert(name.to_owned(), (Some(user), self.folds));
+        Ok(())
+    }
+
+    /// Makes `name` a member of exactly the groups in `of`.
+    fn leave_groups(&mut self, name: &str, of: &[String]) -> Result<(), ModuleError> {
+        let mut concerned: Vec<String> = self.groups.keys().cloned().collect();
+        concerned.extend(of.iter().cloned());
+        concerned.extend(self.base.user(name)?.map(|user| user.groups).unwrap_or_default());
+        concerned.sort();
+        concerned.dedup();
+        for group in concerned {
+            let Some(mut entry) = self.find_group(&group)? else { continue };
+            let belongs = of.contains(&group);
+            if entry.members.iter().any(|member| member == name) != belongs {
+                entry.members.retain(|member| member != name);
+                if belongs {
+                    entry.members.push(name.to_owned());
+                    entry.members.sort();
+                }
+                self.groups.insert(group, (Some(entry), self.folds));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a home directory: its mode is the system's choice, what is put into it is known by the names in `/etc/skel`.
+    fn fold_home(&mut self, user: &UserEntry, created: bool, folded: &Folded) -> Result<(), ModuleError> {
+        let because = format!("user `{}` would be {} with a home directory", user.name, if created { "created" } else { "given one" });
+        let attributes = Attributes { mode: 0o700, owner: user.id.clone(), group: user.group.clone() };
+        self.make_directory(&user.home, &attributes, &folded.assuming(&because));
+        let skeleton = self.base.list(std::path::Path::new("/etc/skel")).unwrap_or_default();
+        if !skeleton.is_empty() {
+            self.lay(Over::Paths(skeleton.iter().map(|name| user.home.join(name)).collect()), &because);
+        }
+        Ok(())
+    }
+
+    pub(super) fn fold_group(&mut self, name: &str, after: Option<&GroupSpec>) -> Result<(), ModuleError> {
+        let now = self.find_group(name)?;
+        let entry = after.map(|spec| GroupEntry {
+            name: name.to_owned(),
+            id: spec
+                .gid
+                .map(Owner::Id)
+                .or_else(|| now.as_ref().map(|group| group.id.clone()))
+                .unwrap_or_else(|| Owner::Named(name.to_owned())),
+            members: now.map(|group| group.members).unwrap_or_default(),
+        });
+        self.groups.insert(name.to_owned(), (entry, self.folds));
+        Ok(())
+    }
+}
