@@ -26,6 +26,9 @@ use super::types::{Attributes, Blob, Digest, Owner};
 pub use controller::Desk;
 use nodes::Node;
 
+/// What a package or command does to a host in memory.
+type Effect = fn(Fake) -> Fake;
+
 /// A host in memory. Built by chained calls; missing parents of files are made, owned by root, mode 0755.
 #[derive(Clone)]
 pub struct Fake {
@@ -38,9 +41,9 @@ pub struct Fake {
     /// Installed packages and their versions.
     installed: BTreeMap<String, String>,
     /// Packages that can be installed, their versions, and what they bring.
-    offered: BTreeMap<String, (String, fn(Fake) -> Fake)>,
+    offered: BTreeMap<String, (String, Effect)>,
     /// Commands by the head of their argument list, how they end, and what they do.
-    commands: Vec<(Vec<String>, CommandOutput, fn(Fake) -> Fake)>,
+    commands: Vec<(Vec<String>, CommandOutput, Effect)>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     records: BTreeMap<String, Vec<u8>>,
     facts: Facts,

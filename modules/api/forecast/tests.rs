@@ -239,7 +239,7 @@ fn owners_that_a_task_creates_have_names_before_they_have_numbers() {
     fold(&mut forecast, &Change::User { name: "app".into(), before: None, after: Some(spec), remove_home: false });
     assert_eq!(owner_id(&forecast, "app"), Ok(Owner::Named("app".into())));
     assert_eq!(forecast.group("root").unwrap().unwrap().members, ["app"]);
-    assert_eq!(exists(&forecast, "/home/app").0, true);
+    assert!(exists(&forecast, "/home/app").0);
     assert_eq!(exists(&forecast, "/home/app/.ssh"), (false, Certainty::Exact));
 }
 
