@@ -1,5 +1,6 @@
 //! The contract of modules: what they may ask, what they return, and the few places that act on it.
 
+pub mod archive;
 pub mod change;
 #[cfg(test)]
 pub mod conformance;
@@ -9,6 +10,8 @@ pub mod forecast;
 pub mod inspect;
 pub mod inverse;
 pub mod issue;
+pub mod journal;
+pub mod machine;
 pub mod module;
 pub mod perform;
 pub mod place;
@@ -23,6 +26,8 @@ pub mod walk;
 pub use change::{Change, Footprint, UnitAction};
 pub use error::{ErrorKind, ModuleError};
 pub use inspect::{Command, CommandOutput, Facts, Fingerprint, Inspect, Unit};
+pub use journal::Journal;
+pub use machine::Machine;
 pub use module::{AnyModule, Controller, Module, Proposal};
 pub use perform::{Irreversible, Perform, Performed, Upstream};
 pub use types::{Attributes, Blob, Content, Digest, Entry, EntryKind, Mode, OneOrMany, Owner};
