@@ -1,9 +1,17 @@
 //! Connections to hosts: how an agent is reached, brought there, started, and talked to.
 
 mod agents;
+mod algorithms;
+mod auth;
 mod bootstrap;
+mod dial;
+mod host_keys;
 mod local;
+mod openssh;
 mod poll;
+mod proxy;
+mod ssh;
+mod ssh_config;
 mod stream;
 
 use std::io;
@@ -16,6 +24,7 @@ use kplay_modules::agent::wire::BecomeMethod;
 use crate::diagnostic;
 
 pub use agents::Agents;
+pub use auth::{AskPassphrase, ask_passphrases_with};
 pub use poll::{Arrival, PollLoop};
 pub use stream::{FarEnd, StreamLink};
 
@@ -26,7 +35,8 @@ pub use stream::{FarEnd, StreamLink};
 pub fn connect(target: &Target, agents: &Agents) -> diagnostic::Result<Connected> {
     match target.connection {
         ConnectionKind::Local => local::connect(target, agents),
-        ConnectionKind::Ssh | ConnectionKind::OpenSsh => Err(diagnostic::Diagnostic::internal("not there yet")),
+        ConnectionKind::OpenSsh => openssh::connect(target, agents),
+        ConnectionKind::Ssh => ssh::connect(target, agents),
     }
     .map_err(|error| error.on(&target.name))
 }
@@ -133,3 +143,6 @@ pub struct Connected {
     /// Whether the agent had to be sent.
     pub agent_sent: bool,
 }
+
+#[cfg(test)]
+mod tests;

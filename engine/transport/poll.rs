@@ -31,6 +31,7 @@ const WAKE: u64 = u64::MAX;
 
 /// What the poll loop tells. The number is the host's, as given to [`PollLoop::add`].
 #[derive(Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly all arrivals are messages")]
 pub enum Arrival {
     /// An agent said this.
     Message(usize, ToController),

@@ -1,0 +1,47 @@
+//! Connections by the system's ssh: post-quantum key exchange, host certificates, hardware keys, Kerberos, any option.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::agents::Agents;
+use super::bootstrap::{self, Marker};
+use super::stream::StreamLink;
+use super::{Connected, Target, dial, proxy};
+use crate::diagnostic::{Diagnostic, Result};
+
+/// Starts `ssh`, which connects, checks and logs in by itself, with the bootstrap script as its command.
+pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
+    if target.password.is_some() {
+        return Err(Diagnostic::user("the system's ssh takes no password from a program")
+            .hint("use a key, or `connection: ssh`, which can log in with a password"));
+    }
+    let marker = Marker::random()?;
+    let script = bootstrap::command(&marker, agents, target.agent_folder.as_deref())?;
+    let mut command = Command::new("ssh");
+    // No terminal, no escape character, no forwarding, no question; whatever else the user has configured stays.
+    command.args(["-T", "-e", "none", "-a", "-x", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
+    command.args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]);
+    command.args(proxy::options(target));
+    if let Some(user) = &target.user {
+        command.arg("-l").arg(user);
+    }
+    if let Some(port) = target.port {
+        command.arg("-p").arg(port.to_string());
+    }
+    if let Some(jump) = &target.jump {
+        command.arg("-o").arg(format!("ProxyJump={jump}"));
+    }
+    command.arg("--").arg(&target.address).arg(script);
+    let start = move || StreamLink::start(&mut command, true);
+    let link = match dial::within(target.namespace.as_deref(), Instant::now() + target.timeout, start)? {
+        Some(Ok(link)) => link,
+        Some(Err(error)) => {
+            return Err(
+                Diagnostic::unreachable(format!("cannot start `ssh`: {error}")).hint("install openssh-client, or use `connection: ssh`")
+            );
+        }
+        None => return Err(Diagnostic::unreachable("`ssh` did not start in time")),
+    };
+    // `ssh` has a time limit of its own for connecting, whose message is the better one.
+    bootstrap::run(Box::new(link), &marker, agents, target.timeout + Duration::from_secs(2))
+}

@@ -1,0 +1,8 @@
+//! Connections to real sshd processes on loopback: the same promises over libssh2, the system's ssh, and without ssh.
+#![allow(clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod conformance;
+mod talk;
