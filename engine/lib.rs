@@ -1,7 +1,9 @@
 //! The controller, stage by stage in the order data flows: Config, Inventory, Plan, wire Request and Response, Event.
 
 pub mod blobs;
+pub mod cli;
 pub mod command;
+pub mod config;
 pub mod diagnostic;
 pub mod inventory;
 pub mod lab;
@@ -10,4 +12,5 @@ pub mod report;
 pub mod schedule;
 pub mod template;
 pub mod transport;
+pub mod vault;
 pub mod yaml;

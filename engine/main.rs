@@ -1,3 +1,7 @@
 //! The `kplay` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(kplay::command::main(std::env::args_os()))
+}

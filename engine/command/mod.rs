@@ -1,3 +1,53 @@
-//! One file per subcommand.
+//! One file for each command; here it is only decided which one it is.
 
-pub mod lab;
+mod completions;
+mod inventory;
+mod new;
+mod vars;
+mod vault;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::config::{Environment, Screen};
+use crate::diagnostic::{Kind, Result, exit_code};
+use crate::report::printer::Printer;
+
+/// Does what the arguments say; returns the exit code.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
+    let environment: Environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))).collect();
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { exit_code::REFUSED } else { exit_code::DONE };
+        }
+    };
+    let printer = Printer::new(Screen::detect(&environment, cli.play.output.verbose));
+    run(cli, &environment, printer).unwrap_or_else(|error| {
+        printer.error(&error);
+        match error.kind {
+            Kind::User | Kind::Internal => exit_code::REFUSED,
+            Kind::Host => exit_code::FAILED,
+            Kind::Unreachable => exit_code::UNREACHABLE,
+        }
+    })
+}
+
+fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
+    match cli.command {
+        None => {
+            let play = crate::config::Play::new(&cli.play, environment)?;
+            Err(crate::diagnostic::Diagnostic::internal(format!("nothing runs `{}` yet", play.playbook.display())))
+        }
+        Some(Command::Inventory(arguments)) => inventory::run(&arguments, environment, printer),
+        Some(Command::Vars(arguments)) => vars::run(&arguments, environment, printer),
+        Some(Command::Vault(arguments)) => vault::run(&arguments, environment, printer),
+        Some(Command::New(arguments)) => new::run(&arguments, printer),
+        Some(Command::Completions(arguments)) => Ok(completions::run(&arguments, printer)),
+        Some(_) => Err(crate::diagnostic::Diagnostic::internal("this command has not landed")),
+    }
+}

@@ -99,8 +99,8 @@ impl Reader<'_> {
         match name {
             "inventory_hostname" => Some(Value::from(host.name.as_str())),
             "inventory_hostname_short" => Some(Value::from(host.name.split('.').next().unwrap_or_default())),
-            "inventory_file" => host.source.as_ref().map(|path| path.to_string_lossy().into()),
-            "inventory_dir" => host.source.as_ref().and_then(|path| path.parent()).map(|path| path.to_string_lossy().into()),
+            "inventory_file" => absolute(host).map(|path| path.to_string_lossy().into()),
+            "inventory_dir" => absolute(host)?.parent().map(|path| path.to_string_lossy().into()),
             "groups" => Some(self.data.groups.iter().map(|group| (group.name.clone(), names(self.data.descend(group)))).collect()),
             "group_names" => {
                 let mut names: Vec<_> = host.groups.iter().map(|group| self.data.groups[*group].name.as_str()).collect();
@@ -123,6 +123,11 @@ impl Reader<'_> {
             None => what,
         }
     }
+}
+
+/// Returns the file that names the host first, from the root on.
+fn absolute(host: &Host) -> Option<std::path::PathBuf> {
+    std::path::absolute(host.source.as_ref()?).ok()
 }
 
 /// Returns whether any string in the value is a template.

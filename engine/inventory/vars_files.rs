@@ -88,8 +88,13 @@ impl<'d> VarsFiles<'d> {
             return read_variables(file, &text_of(file, bytes)?);
         }
         let text = text_of(file, self.decrypt.decrypt(file, &bytes)?)?;
-        // Errors inside an encrypted file must not quote it: the renderer shows lines of the file itself, which are ciphertext.
-        let mut variables = read_variables(file, &text)?;
+        // A line of what was encrypted is no line of the file, which the renderer would quote.
+        let mut variables = read_variables(file, &text).map_err(|mut error| {
+            if let Some(place) = error.place.replace(Place::line(file, 0)) {
+                error.message += &format!(" (line {} of what is encrypted)", place.line);
+            }
+            error
+        })?;
         for variable in variables.values_mut() {
             variable.secret = true;
             collect_strings(&variable.value, &mut self.secrets);
