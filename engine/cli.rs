@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use crate::command::LabCommand;
+
 /// Bring hosts to the state that playbooks describe
 ///
 /// Playbooks and roles are written in Lua, inventories in YAML. Hosts need nothing but sshd: an agent is sent along.
@@ -231,44 +233,10 @@ pub struct Doc {
 #[derive(Debug, Args)]
 pub struct Lab {
     #[command(subcommand)]
-    pub action: LabAction,
-}
-
-/// What is done with a lab.
-#[derive(Debug, Subcommand)]
-pub enum LabAction {
-    /// Boot the hosts that are not up
-    Up(LabHosts),
-    /// Take the lab down and leave nothing behind
-    Down(LabHosts),
-    /// Show which hosts are up
-    Status(LabHosts),
-    /// Run a command on a host as root, without ssh
-    Exec {
-        /// The host
-        host: String,
-        #[command(flatten)]
-        hosts: LabHosts,
-        /// The command and its arguments
-        #[arg(required = true, last = true, value_name = "COMMAND")]
-        command: Vec<String>,
-    },
-    /// Boot the hosts, run a playbook on them, take them down
-    Run(Box<Play>),
-    /// Open a shell on a host
-    Console {
-        /// The host
-        host: String,
-        #[command(flatten)]
-        hosts: LabHosts,
-    },
-}
-
-/// The hosts of a lab.
-#[derive(Debug, Args)]
-pub struct LabHosts {
-    #[command(flatten)]
-    pub hosts: Hosts,
+    pub action: LabCommand,
+    /// The inventory whose hosts have `lab:` settings: a file or a folder
+    #[arg(short, long, global = true, value_name = "INVENTORY", value_hint = ValueHint::AnyPath)]
+    pub inventory: Option<PathBuf>,
 }
 
 /// `kplay undo`

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crate::cli::{self, Policy};
 use crate::diagnostic::{Diagnostic, Place, Result};
-use crate::inventory::{Defaults, Inventory, Sources, Variable, Variables, read_variables};
+use crate::inventory::{Defaults, Host, Inventory, Settings, Sources, Variable, Variables, read_variables};
+use crate::lab;
 use crate::transport::HostKeyPolicy;
 use crate::vault::{Keys, Vault};
 use crate::yaml;
@@ -155,6 +156,19 @@ impl Hosts {
             timeout: self.inventory_timeout,
             decrypt: &self.vault,
         })
+    }
+
+    /// Returns how each of `hosts` is reached, in their order; those of a lab that is up are reached there.
+    pub fn settings<'i>(&self, inventory: &Inventory, hosts: impl IntoIterator<Item = &'i Host>) -> Result<Vec<Settings>> {
+        let labs: Vec<_> = self.inventories.iter().filter_map(|path| lab::connection_settings(Path::new(path))).collect();
+        hosts
+            .into_iter()
+            .map(|host| {
+                let mut settings = inventory.settings(host, &self.defaults)?;
+                labs.iter().for_each(|lab| lab.apply(&mut settings.target));
+                Ok(settings)
+            })
+            .collect()
     }
 
     /// Remembers which hosts failed, for `--limit @failed`. That it cannot be written harms nobody.

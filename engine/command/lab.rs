@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use crate::cli;
+use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code};
 use crate::lab::{self, Lab, LabHost};
 
@@ -39,6 +41,24 @@ pub enum LabCommand {
         /// Name of the host
         host: String,
     },
+}
+
+/// Reads the inventory and does what was asked for with its lab.
+pub fn of_inventory(arguments: &cli::Lab, environment: &Environment) -> Result<u8> {
+    let path = arguments.inventory.clone().or_else(|| environment.get("KPLAY_INVENTORY").map(PathBuf::from)).ok_or_else(|| {
+        Diagnostic::user("no inventory is named").hint("`kplay lab … -i INVENTORY` takes a file or folder whose hosts have `lab:` settings")
+    })?;
+    let options = cli::Hosts { inventory: vec![path.to_string_lossy().into_owned()], ..cli::Hosts::default() };
+    let config = Hosts::new(&options, &cli::Connection::default(), environment)?;
+    let inventory = config.read(None)?;
+    let mut hosts = Vec::new();
+    for host in inventory.hosts() {
+        let settings = inventory.settings(host, &config.defaults)?;
+        if let Some(lab) = settings.lab {
+            hosts.push(LabHost::from_settings(&host.name, Some(&settings.target.address), lab)?);
+        }
+    }
+    run(&path, &hosts, lab::default_cache(), &arguments.action, &mut std::io::stdout())
 }
 
 /// Does what `command` says with the lab of `inventory`, and returns the exit code. `hosts` are those with `lab:` settings.

@@ -2,6 +2,7 @@
 
 mod completions;
 mod inventory;
+mod lab;
 mod new;
 mod vars;
 mod vault;
@@ -14,6 +15,8 @@ use crate::cli::{Cli, Command};
 use crate::config::{Environment, Screen};
 use crate::diagnostic::{Kind, Result, exit_code};
 use crate::report::printer::Printer;
+
+pub use lab::LabCommand;
 
 /// Does what the arguments say; returns the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -45,6 +48,7 @@ fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
         }
         Some(Command::Inventory(arguments)) => inventory::run(&arguments, environment, printer),
         Some(Command::Vars(arguments)) => vars::run(&arguments, environment, printer),
+        Some(Command::Lab(arguments)) => lab::of_inventory(&arguments, environment),
         Some(Command::Vault(arguments)) => vault::run(&arguments, environment, printer),
         Some(Command::New(arguments)) => new::run(&arguments, printer),
         Some(Command::Completions(arguments)) => Ok(completions::run(&arguments, printer)),
