@@ -9,10 +9,8 @@ use super::commands::{find_program, run_quietly};
 use crate::api::change::UnitAction;
 use crate::api::error::ModuleError;
 use crate::api::inspect::{Command, Unit};
+use crate::api::units::{UNIT_FOLDERS, from_text, read_settings};
 
-/// Where systemd looks for unit files, the strongest first.
-const FOLDERS: [&str; 5] =
-    ["/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 /// The largest unit file worth reading, bytes.
 const LIMIT: u64 = 1 << 20;
 
@@ -26,30 +24,30 @@ impl Machine {
                 ..Unit::default()
             });
         };
+        // Masked is what leads to /dev/null or holds nothing.
         let masked = self.look(&fragment, true)?.is_none_or(|entry| entry.size == 0);
-        let text = if masked { Vec::new() } else { self.content(&fragment, LIMIT)? };
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let values = |key: &str| {
-            let matching = text.lines().filter_map(|line| line.trim().split_once('=')).filter(|(name, _)| name.trim() == key);
-            matching.map(|(_, value)| value.trim().to_owned()).collect::<Vec<_>>()
-        };
-        let started = self.assumed.borrow().units.get(name).cloned();
-        let kind = values("Type").pop().unwrap_or_else(|| "simple".into());
-        Ok(Unit {
-            load_state: if masked { "masked".into() } else { "loaded".into() },
-            active_state: if started.is_some() { "active".into() } else { "inactive".into() },
-            sub_state: if started.is_some() { "running".into() } else { "dead".into() },
-            unit_file_state: self.unit_file_state(name, masked)?,
-            result: "success".into(),
-            invocation: started.as_ref().map(|started| started.invocation.clone()).unwrap_or_default(),
-            started: started.map_or(0, |started| started.at),
-            drop_ins: self.drop_ins(name)?,
-            environment_files: values("EnvironmentFile").iter().map(|path| PathBuf::from(path.trim_start_matches('-'))).collect(),
-            exec_start: values("ExecStart").join(" ; "),
-            fragment: Some(fragment),
-            kind,
-            ..Unit::default()
-        })
+        let mut unit = from_text(&fragment, &if masked { String::new() } else { self.unit_text(&fragment)? });
+        if masked {
+            unit.load_state = "masked".into();
+            unit.unit_file_state = "masked".into();
+        } else {
+            for path in self.drop_ins(name)? {
+                read_settings(&mut unit, &self.unit_text(&path)?);
+                unit.drop_ins.push(path);
+            }
+            if find_program("systemctl").is_some() {
+                // It exits with 1 for units that are not enabled, having said so.
+                let output = run_quietly(&self.systemctl("is-enabled", name))?;
+                output.stdout.lines().next().unwrap_or_default().clone_into(&mut unit.unit_file_state);
+            }
+        }
+        if let Some(started) = self.assumed.borrow().units.get(name) {
+            unit.active_state = "active".into();
+            unit.sub_state = "running".into();
+            unit.invocation.clone_from(&started.invocation);
+            unit.started = started.at;
+        }
+        Ok(unit)
     }
 
     pub(super) fn assume_action(&self, name: &str, action: UnitAction) -> Result<(), ModuleError> {
@@ -71,37 +69,26 @@ impl Machine {
         }
     }
 
-    /// The links are systemctl's own work, which knows how to do it offline.
+    /// The links are systemctl's own work, which knows how to do it without a running systemd.
     fn link_unit(&self, name: &str, action: UnitAction) -> Result<(), ModuleError> {
-        let root = self.root.as_deref().unwrap_or(Path::new("/"));
-        let output = run_quietly(&systemctl(root, action.verb(), name))?;
+        let root = self.root.as_deref().unwrap_or(Path::new("/")).display();
+        let output = run_quietly(&self.systemctl(action.verb(), name))
+            .map_err(|error| error.hint(format!("units below `{root}` are enabled by this machine's systemctl; systemd need not run")))?;
         if output.success() {
             return Ok(());
         }
         let said = output.stderr.lines().next().unwrap_or_default().trim_end_matches('.');
-        Err(ModuleError::host(format!("cannot {} `{name}` below `{}`: {said}", action.verb(), root.display())))
+        Err(ModuleError::host(format!("cannot {} `{name}` below `{root}`: {said}", action.verb())))
     }
 
-    fn unit_file_state(&self, name: &str, masked: bool) -> Result<String, ModuleError> {
-        if masked {
-            return Ok("masked".into());
-        }
-        let root = self.root.as_deref().unwrap_or(Path::new("/"));
-        if find_program("systemctl").is_none() {
-            return Err(ModuleError::host(
-                "this machine has no `systemctl`, so that units below a root can neither be looked at nor enabled",
-            )
-            .hint("install systemd's tools; it need not run"));
-        }
-        // It exits with 1 for units that are not enabled, having said so.
-        let output = run_quietly(&systemctl(root, "is-enabled", name))?;
-        Ok(output.stdout.lines().next().unwrap_or_default().to_owned())
+    fn unit_text(&self, path: &Path) -> Result<String, ModuleError> {
+        Ok(String::from_utf8_lossy(&self.content(path, LIMIT)?).into_owned())
     }
 
     fn fragment(&self, name: &str) -> Result<Option<PathBuf>, ModuleError> {
         let template = name.split_once('@').and_then(|(head, rest)| Some(format!("{head}@.{}", rest.rsplit_once('.')?.1)));
         for name in std::iter::once(name).chain(template.as_deref()) {
-            for folder in FOLDERS {
+            for folder in UNIT_FOLDERS {
                 let path = Path::new(folder).join(name);
                 if self.look(&path, false)?.is_some() {
                     return Ok(Some(path));
@@ -113,15 +100,16 @@ impl Machine {
 
     fn drop_ins(&self, name: &str) -> Result<Vec<PathBuf>, ModuleError> {
         let mut found = Vec::new();
-        for folder in FOLDERS.map(|folder| Path::new(folder).join(format!("{name}.d"))) {
+        for folder in UNIT_FOLDERS.iter().map(|folder| Path::new(folder).join(format!("{name}.d"))) {
             if self.look(&folder, true)?.is_some() {
                 found.extend(self.names(&folder)?.iter().filter(|name| name.ends_with(".conf")).map(|name| folder.join(name)));
             }
         }
         Ok(found)
     }
-}
 
-fn systemctl(root: &Path, verb: &str, name: &str) -> Command {
-    Command::new(["systemctl".to_owned(), format!("--root={}", root.display()), verb.to_owned(), "--".to_owned(), name.to_owned()])
+    fn systemctl(&self, verb: &str, name: &str) -> Command {
+        let root = self.root.as_deref().unwrap_or(Path::new("/")).display();
+        Command::new(["systemctl", &format!("--root={root}"), verb, "--", name])
+    }
 }

@@ -92,15 +92,13 @@ impl Machine {
     }
 }
 
-/// Returns the unit's name with its suffix: `nginx` is `nginx.service`.
-pub(super) fn full_name(name: &str) -> Result<String, ModuleError> {
-    const SUFFIXES: [&str; 11] = ["service", "socket", "timer", "target", "mount", "automount", "path", "slice", "scope", "swap", "device"];
+/// Returns the unit's full name, and refuses what cannot be one.
+fn full_name(name: &str) -> Result<String, ModuleError> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":-_.\\@".contains(&byte);
     if name.is_empty() || name.starts_with('-') || name.len() > 255 || !name.bytes().all(allowed) {
         return Err(ModuleError::argument(format!("`{name}` is not the name of a unit")).at("name"));
     }
-    let has_suffix = name.rsplit_once('.').is_some_and(|(_, suffix)| SUFFIXES.contains(&suffix));
-    Ok(if has_suffix { name.to_owned() } else { format!("{name}.service") })
+    Ok(crate::api::units::full_name(name))
 }
 
 /// Asks systemd about units, and returns what it says in the same order.
