@@ -1,0 +1,41 @@
+-- A member of an etcd cluster that speaks TLS only. Everything is configured before the package is installed, and the package
+-- starts nothing: a member that started by itself would be a cluster of its own.
+
+return {
+  summary = "a member of an etcd cluster, with TLS towards clients and the other members",
+
+  params = {
+    name = { type = "string", required = true, doc = "Name of this member." },
+    address = { type = "string", required = true, doc = "Its address." },
+    members = { type = "list", required = true, doc = "All members: `{ { name = \"hdss7-12\", address = \"10.4.7.12\" }, … }`." },
+    token = { type = "string", default = "etcd-cluster", doc = "Sets this cluster apart from others at its first start." },
+    cluster_state = { type = "string", default = "new", doc = "`new`, or `existing` for a member that joins." },
+    restart = {
+      type = "boolean",
+      default = true,
+      doc = "Whether a running member restarts when its files have changed. Say no where members act at the same time.",
+    },
+    conf_folder = { type = "string", default = "/etc/etcd", doc = "Folder of the configuration." },
+    ssl_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the certificates." },
+    data_folder = { type = "string", default = "/var/lib/etcd", doc = "Folder of the data." },
+    timeout = { type = "integer", default = 180, doc = "Seconds within which the member has to be healthy." },
+  },
+
+  run = function(host, p)
+    host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
+    host:file({ path = p.data_folder, state = "directory", mode = "0700", owner = "etcd", group = "etcd", parents = true })
+    local config = host:template({ src = "etcd.yaml.j2", dest = p.conf_folder .. "/etcd.yaml", mode = "0644" })
+    local unit = host:template({ src = "etcd.service.j2", dest = "/etc/systemd/system/etcd.service", mode = "0644" })
+    host:package({ name = { "etcd-server", "etcd-client" } })
+
+    host:systemd({
+      name = "etcd",
+      enabled = true,
+      state = "started",
+      restart_on = p.restart and { config, unit, p.ssl_folder } or nil,
+      timeout = p.timeout,
+    })
+    local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/etcd.pem", p.ssl_folder .. "/etcd-key.pem"
+    host:wait_for({ url = "https://" .. p.address .. ":2379/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+  end,
+}

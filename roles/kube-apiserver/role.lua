@@ -1,0 +1,66 @@
+-- Configures kube-apiserver, makes it a service, and checks that it serves: steps three to five of document 001.
+-- Certificates (role `pki`) and binaries (role `kubernetes-binaries`) have to be there.
+
+return {
+  summary = "kube-apiserver as a systemd service: configuration, unit, state check",
+
+  params = {
+    address = { type = "string", required = true, doc = "Address of this master, where the check looks for it." },
+    apiserver_count = { type = "integer", required = true, doc = "How many masters there are." },
+    etcd_servers = { type = "list", required = true, doc = "Client addresses of etcd: `https://10.4.7.12:2379`, …" },
+    local_etcd = { type = "boolean", default = false, doc = "Whether a member of etcd runs on this host and has to be up first." },
+    service_cidr = { type = "string", default = "192.168.0.0/16", doc = "Addresses of services." },
+    service_node_ports = { type = "string", default = "3000-29999", doc = "Ports that services may open on nodes." },
+    authorization_mode = { type = "string", default = "RBAC", doc = "Who decides what a client may do." },
+    admission_plugins = {
+      type = "list",
+      default = {
+        "NamespaceLifecycle", "LimitRanger", "ServiceAccount", "DefaultStorageClass", "DefaultTolerationSeconds",
+        "MutatingAdmissionWebhook", "ValidatingAdmissionWebhook", "ResourceQuota",
+      },
+      doc = "Admission plugins that are switched on.",
+    },
+    target_ram_mb = { type = "integer", default = 1024, doc = "Memory that its caches are sized for, MB." },
+    log_level = { type = "integer", default = 2, doc = "Verbosity of its log, 0 to 10." },
+    service_account_issuer = { type = "string", default = "k8s.od.com", doc = "Issuer of service account tokens." },
+    extra_flags = { type = "list", default = {}, doc = "Further flags, each as one string: `--event-ttl=168h`." },
+    conf_folder = { type = "string", default = "/etc/kubernetes/server/conf", doc = "Folder of the audit policy." },
+    ssl_folder = { type = "string", default = "/etc/kubernetes/server/ssl", doc = "Folder of the certificates." },
+    log_folder = { type = "string", default = "/var/logs/kubernetes/kube-apiserver", doc = "Folder of the logs." },
+    timeout = { type = "integer", default = 120, doc = "Seconds within which it has to serve." },
+  },
+
+  run = function(host, p)
+    -- Step three: configuration.
+    host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
+    host:file({ path = p.log_folder, state = "directory", mode = "0700", parents = true })
+    local policy = host:copy({ src = "audit.yml", dest = p.conf_folder .. "/audit.yml", mode = "0644" })
+
+    -- Step four: the service. It restarts when anything that the running process has read is different now.
+    local unit = host:template({
+      src = "kube-apiserver.service.j2",
+      dest = "/usr/lib/systemd/system/kube-apiserver.service",
+      mode = "0644",
+    })
+    host:systemd({
+      name = "kube-apiserver",
+      enabled = true,
+      state = "started",
+      restart_on = { unit, policy, p.ssl_folder },
+      timeout = p.timeout,
+    })
+
+    -- Step five: does it work? Nothing here changes anything.
+    local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/client.pem", p.ssl_folder .. "/client-key.pem"
+    host:wait_for({ unit = "kube-apiserver", state = "active", timeout = p.timeout })
+    host:wait_for({ port = 6443, timeout = p.timeout })
+    for _, server in ipairs(p.etcd_servers) do
+      host:wait_for({ url = server .. "/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+    end
+    host:wait_for({ url = "https://" .. p.address .. ":6443/readyz", ca = ca, cert = cert, key = key, timeout = p.timeout })
+    host:command(
+      { command = { "/usr/local/bin/kubectl", "get", "ns" }, env = { KUBECONFIG = "/root/.kube/config" }, reads_only = true },
+      { name = "kubectl get ns", retries = 5, delay = 2 }
+    )
+  end,
+}
