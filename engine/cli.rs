@@ -235,7 +235,8 @@ pub struct Lab {
     #[command(subcommand)]
     pub action: LabCommand,
     /// The inventory whose hosts have `lab:` settings: a file or a folder
-    #[arg(short, long, global = true, value_name = "INVENTORY", value_hint = ValueHint::AnyPath)]
+    // A global argument shares its name with all commands above it, and a playbook's `-i` is of another type.
+    #[arg(id = "lab_inventory", short = 'i', long = "inventory", global = true, value_name = "INVENTORY", value_hint = ValueHint::AnyPath)]
     pub inventory: Option<PathBuf>,
 }
 
