@@ -1,6 +1,8 @@
 //! One file for each command; here it is only decided which one it is.
 
 mod completions;
+mod contact;
+mod exec;
 mod inventory;
 mod lab;
 mod new;
@@ -46,6 +48,7 @@ fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
             let play = crate::config::Play::new(&cli.play, environment)?;
             Err(crate::diagnostic::Diagnostic::internal(format!("nothing runs `{}` yet", play.playbook.display())))
         }
+        Some(Command::Exec(arguments)) => exec::run(&arguments, environment, printer),
         Some(Command::Inventory(arguments)) => inventory::run(&arguments, environment, printer),
         Some(Command::Vars(arguments)) => vars::run(&arguments, environment, printer),
         Some(Command::Lab(arguments)) => lab::of_inventory(&arguments, environment),

@@ -1,0 +1,48 @@
+//! What all commands that talk to hosts have in common: a name for the run, the agents, the conversations.
+
+use std::sync::Arc;
+
+use kplay_modules::api::Digest;
+use time::OffsetDateTime;
+use time::macros::format_description;
+
+use crate::config::{Hosts, Mode};
+use crate::diagnostic::{Diagnostic, Result};
+use crate::inventory::{Host, Inventory};
+use crate::schedule::{Greeting, Sessions};
+use crate::transport::{Agents, Target};
+
+/// Prepares conversations for a new run; returns them and its name. Ctrl-C is listened to from here on.
+pub fn sessions(hosts: &Hosts, mode: Mode) -> Result<(Sessions, String)> {
+    let run = run_name()?;
+    let agents = Agents::locate(hosts.agent_folder.as_deref())?;
+    let greeting = Greeting { run: run.clone(), by: operator(), check: mode.check, diff: mode.diff };
+    let sessions = Sessions::new(agents, greeting, hosts.forks)?;
+    sessions.listen_for_interrupts()?;
+    Ok((sessions, run))
+}
+
+/// Returns how every host of the inventory is reached, by its number.
+pub fn all_targets(hosts: &Hosts, inventory: &Inventory) -> Result<Vec<Arc<Target>>> {
+    let every: Vec<&Host> = (0..).map_while(|number| inventory.host_at(number)).collect();
+    Ok(hosts.settings(inventory, every)?.into_iter().map(|settings| Arc::new(settings.target)).collect())
+}
+
+/// Returns a new name: the time in UTC, and four digits that tell apart runs begun in the same second.
+fn run_name() -> Result<String> {
+    let now = OffsetDateTime::now_utc();
+    let time = now
+        .format(format_description!("[year][month][day]-[hour][minute][second]"))
+        .map_err(|error| Diagnostic::internal(format!("cannot write the time: {error}")))?;
+    let unique = Digest::of(format!("{} {}", now.nanosecond(), std::process::id()).as_bytes()).hex();
+    Ok(format!("{time}-{}", &unique[..4]))
+}
+
+/// Returns who runs this and where, for the message of a lock that is held.
+fn operator() -> String {
+    let uname = rustix::system::uname();
+    let user = std::env::var("USER")
+        .or_else(|_| std::env::var("LOGNAME"))
+        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
+    format!("{user}@{}", uname.nodename().to_string_lossy())
+}
