@@ -49,7 +49,7 @@ impl Perform for Fake {
                     (node.mtime, node.ctime) = (now, now);
                 }
             }
-            Change::Unpack(unpack) => self.unpack(unpack, upstream)?,
+            Change::Unpack(unpack) => self.unpack(unpack)?,
             Change::Download(download) => self.download(download)?,
             Change::Fetch { path, .. } => upstream.deliver(&mut self.read(path, u64::MAX)?.as_slice())?,
             Change::Unit { unit, action, record, .. } => self.act(unit, *action, record.as_ref())?,
@@ -183,20 +183,24 @@ impl Fake {
     }
 
     /// Unpacks members whose contents are known by digest; the bytes of the archive itself are not looked at.
-    fn unpack(&mut self, unpack: &Unpack, upstream: &mut dyn Upstream) -> Result<(), ModuleError> {
+    fn unpack(&mut self, unpack: &Unpack) -> Result<(), ModuleError> {
         for member in &unpack.members {
             let path = unpack.dest.join(&member.path);
             match &member.kind {
                 MemberKind::Directory => {
-                    let exists = self.entry(&path)?.is_some_and(|entry| entry.kind == EntryKind::Directory);
-                    let change = if exists {
-                        Change::SetAttributes { path, before: member.attributes.clone(), after: member.attributes.clone() }
-                    } else {
-                        Change::MakeDirectory { path, attributes: member.attributes.clone() }
-                    };
-                    self.perform(&change, upstream)?;
+                    let place = self.place(&path)?;
+                    let (attributes, now) = (self.numbered(&member.attributes)?, self.clock);
+                    let node = self.nodes.entry(place).or_insert_with(|| Node::directory(0, now));
+                    if node.kind != EntryKind::Directory {
+                        return Err(ModuleError::host(format!("cannot make the directory `{}`: file exists", path.display())));
+                    }
+                    node.attributes = attributes;
                 }
-                MemberKind::Symlink(target) => self.put(&path, Node::link(target, self.clock))?,
+                MemberKind::Symlink(target) => {
+                    let mut node = Node::link(target, self.clock);
+                    node.attributes = self.numbered(&member.attributes)?;
+                    self.put(&path, node)?;
+                }
                 MemberKind::File(digest, _) => {
                     let content =
                         self.blobs.get(digest).cloned().ok_or_else(|| {

@@ -73,7 +73,10 @@ impl Forecast<'_> {
                             }
                             _ => self.make_directory(&path, &member.attributes, folded),
                         },
-                        MemberKind::Symlink(target) => self.put_link(&path, target, folded),
+                        MemberKind::Symlink(target) => {
+                            self.put_link(&path, target, folded);
+                            self.alter(&path, folded, |entry| entry.attributes = member.attributes.clone())?;
+                        }
                         MemberKind::File(digest, size) => self.put_file(&path, Text::Digest(*digest), *size, &member.attributes, folded),
                     }
                 }
