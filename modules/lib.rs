@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod archive;
 pub mod command;
 pub mod copy;
 pub mod download;
@@ -29,6 +30,7 @@ macro_rules! registry {
 
 // One line a module, sorted: `file::File,` is the type `File` in `file.rs`.
 registry! {
+    archive::Archive,
     command::Command,
     copy::Copy,
     download::Download,

@@ -7,6 +7,7 @@ pub mod conformance;
 pub mod error;
 pub mod fake;
 pub mod forecast;
+pub mod glob;
 pub mod inspect;
 pub mod inverse;
 pub mod issue;

@@ -5,5 +5,4 @@
 mod support;
 
 mod conformance;
-mod login;
 mod talk;
