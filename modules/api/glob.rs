@@ -37,8 +37,8 @@ impl Globs {
     }
 
     /// Returns the first pattern that matches none of the paths.
-    pub fn unused<'a>(&self, paths: impl Iterator<Item = &'a Path> + Clone) -> Option<&str> {
-        self.0.iter().find(|glob| !paths.clone().any(|path| glob.matches(path))).map(|glob| glob.text.as_str())
+    pub fn unused(&self, paths: &[&Path]) -> Option<&str> {
+        self.0.iter().find(|glob| !paths.iter().any(|path| glob.matches(path))).map(|glob| glob.text.as_str())
     }
 }
 
@@ -186,6 +186,6 @@ mod tests {
     #[test]
     fn a_pattern_that_matches_nothing_is_known() {
         let globs = Globs::parse(&["a*".to_owned(), "b".to_owned()], "include").unwrap();
-        assert_eq!(globs.unused([Path::new("abc")].into_iter()), Some("b"));
+        assert_eq!(globs.unused(&[Path::new("abc")]), Some("b"));
     }
 }

@@ -144,7 +144,8 @@ impl Manifest {
     /// Returns what is to be made of the archive.
     pub(super) fn select(&self, name: &str, strip: u32, include: &[String], exclude: &[String]) -> Result<Selected, ModuleError> {
         let (included, excluded) = (Globs::parse(include, "include")?, Globs::parse(exclude, "exclude")?);
-        if let Some(pattern) = included.unused(self.members.iter().map(|member| member.path.as_path())) {
+        let names: Vec<&Path> = self.members.iter().map(|member| member.path.as_path()).collect();
+        if let Some(pattern) = included.unused(&names) {
             return Err(ModuleError::argument(format!("`{pattern}` in `include` matches no member of `{name}`"))
                 .at("include")
                 .hint("`tar -tf FILE` lists the members"));
