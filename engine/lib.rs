@@ -1,5 +1,6 @@
 //! The controller, stage by stage in the order data flows: Config, Inventory, Plan, wire Request and Response, Event.
 
+pub mod base64;
 pub mod blobs;
 pub mod cli;
 pub mod command;

@@ -6,13 +6,14 @@ use serde_json::Value as Json;
 use std::path::Path;
 
 use super::{from_json, to_json};
+use crate::base64;
 
 type Result<T> = std::result::Result<T, Error>;
 
 /// Adds all of them.
 pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_filter("b64decode", b64decode);
-    environment.add_filter("b64encode", |text: &str| base64_encode(text.as_bytes()));
+    environment.add_filter("b64encode", |text: &str| base64::encode(text.as_bytes()));
     environment
         .add_filter("basename", |path: &str| Path::new(path).file_name().map_or(String::new(), |name| name.to_string_lossy().into_owned()));
     environment.add_filter("combine", combine);
@@ -100,50 +101,9 @@ fn quote(text: &str) -> String {
     if safe { text.to_owned() } else { format!("'{}'", text.replace('\'', r#"'"'"'"#)) }
 }
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-/// Writes standard base64 with padding.
-pub(crate) fn base64_encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| chunk.get(index).copied().map_or(0, u32::from);
-        let word = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            let index = (word >> (18 - 6 * digit)) as usize & 63;
-            text.push(if digit <= chunk.len() { char::from(ALPHABET[index]) } else { '=' });
-        }
-    }
-    text
-}
-
 fn b64decode(text: &str) -> Result<String> {
-    let bytes = base64_decode(text).ok_or_else(|| wrong("the text is not base64"))?;
+    let bytes = base64::decode(text).ok_or_else(|| wrong("the text is not base64"))?;
     String::from_utf8(bytes).map_err(|_| wrong("the decoded bytes are not UTF-8 text"))
-}
-
-/// Reads standard base64, white space ignored; `None` for anything else.
-pub(crate) fn base64_decode(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let padding = digits.iter().rev().take_while(|byte| **byte == b'=').count();
-    if !digits.len().is_multiple_of(4) || padding > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3);
-    for group in digits.chunks(4) {
-        let mut word = 0;
-        for digit in group {
-            let value = if *digit == b'=' { 0 } else { ALPHABET.iter().position(|letter| letter == digit)? };
-            word = word << 6 | u32::try_from(value).ok()?;
-        }
-        bytes.extend_from_slice(&word.to_be_bytes()[1..]);
-    }
-    // Padding anywhere but at the end would have been decoded as zeros above.
-    let body = digits.len() - padding;
-    if digits[..body].contains(&b'=') {
-        return None;
-    }
-    bytes.truncate(bytes.len() - padding);
-    Some(bytes)
 }
 
 /// Answers methods that Python has and Jinja2 templates use, with the filters of the same meaning.
