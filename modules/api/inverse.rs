@@ -16,9 +16,10 @@ pub type Keep<'a> = &'a mut dyn FnMut(&Path) -> Result<Content, ModuleError>;
 /// Must be asked before `change` is performed. `keep` is called for each file whose content would be lost.
 pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Vec<Change>, Irreversible> {
     match change {
-        Change::WriteFile(write) => put_back(&write.path, host, keep),
-        Change::Download(download) => put_back(&download.path, host, keep),
-        Change::Symlink { path, .. } | Change::Remove { path, .. } => put_back(path, host, keep),
+        Change::WriteFile(write) => put_back(&write.path, Some(&EntryKind::File), host, keep),
+        Change::Download(download) => put_back(&download.path, Some(&EntryKind::File), host, keep),
+        Change::Symlink { path, target, .. } => put_back(path, Some(&EntryKind::Symlink(target.clone())), host, keep),
+        Change::Remove { path, .. } => put_back(path, None, host, keep),
         Change::SetAttributes { path, before, after } => {
             Ok(vec![Change::SetAttributes { path: path.clone(), before: after.clone(), after: before.clone() }])
         }
@@ -35,16 +36,21 @@ pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Ve
                 if stays {
                     undone.extend(attributes_back(&path, host, &member.attributes)?);
                 } else {
-                    undone.extend(put_back(&path, host, keep)?.into_iter().rev());
+                    let coming = match &member.kind {
+                        MemberKind::File(..) => EntryKind::File,
+                        MemberKind::Directory => EntryKind::Directory,
+                        MemberKind::Symlink(target) => EntryKind::Symlink(target.clone()),
+                    };
+                    undone.extend(put_back(&path, Some(&coming), host, keep)?.into_iter().rev());
                 }
             }
             undone.reverse();
             Ok(undone)
         }
         Change::IssueCertificate(issue) => {
-            let mut undone = put_back(&issue.certificate, host, keep)?;
+            let mut undone = put_back(&issue.certificate, Some(&EntryKind::File), host, keep)?;
             if issue.new_key {
-                undone.extend(put_back(&issue.key, host, keep)?);
+                undone.extend(put_back(&issue.key, Some(&EntryKind::File), host, keep)?);
             }
             Ok(undone)
         }
@@ -60,13 +66,18 @@ pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Ve
     }
 }
 
-/// Returns the changes that bring back what lies at `path` now: first what clears the place, then what fills it.
-fn put_back(path: &Path, host: &dyn Inspect, keep: Keep<'_>) -> Result<Vec<Change>, Irreversible> {
+/// Returns the changes that bring back what lies at `path` now, from where `coming` will have been put: first what clears the
+/// place, then what fills it. A directory and something else never replace each other by themselves; where both are met, an
+/// earlier change of the same group removes the one.
+fn put_back(path: &Path, coming: Option<&EntryKind>, host: &dyn Inspect, keep: Keep<'_>) -> Result<Vec<Change>, Irreversible> {
+    let clear = |kind: &EntryKind| Change::Remove { path: path.to_owned(), before: nothing_known(kind.clone()) };
     let Some(entry) = look(host, path)? else {
-        return Ok(vec![Change::Remove { path: path.to_owned(), before: nothing_known(EntryKind::File) }]);
+        return Ok(vec![clear(coming.unwrap_or(&EntryKind::File))]);
     };
+    let in_the_way = coming.filter(|coming| (entry.kind == EntryKind::Directory) != (**coming == EntryKind::Directory));
+    let mut changes: Vec<Change> = in_the_way.map(clear).into_iter().collect();
     let attributes = entry.attributes.clone();
-    Ok(match entry.kind {
+    changes.extend(match entry.kind {
         EntryKind::File => {
             let content = keep(path).map_err(|error| Irreversible(error.message))?;
             vec![Change::WriteFile(WriteFile {
@@ -82,12 +93,13 @@ fn put_back(path: &Path, host: &dyn Inspect, keep: Keep<'_>) -> Result<Vec<Chang
         EntryKind::Directory => {
             let mut made = vec![Change::MakeDirectory { path: path.to_owned(), attributes }];
             for name in host.list(path).map_err(|error| Irreversible(error.message))? {
-                made.extend(put_back(&path.join(name), host, keep)?);
+                made.extend(put_back(&path.join(name), None, host, keep)?);
             }
             made
         }
         EntryKind::Other => return Err(Irreversible(format!("the special file `{}` cannot be brought back", path.display()))),
-    })
+    });
+    Ok(changes)
 }
 
 /// Returns the change that gives a directory back the attributes that a member of an archive changes.

@@ -20,6 +20,8 @@ mod packages;
 mod paths;
 mod records;
 mod staged;
+#[cfg(test)]
+mod tests;
 mod units;
 mod unpack;
 mod users;
@@ -52,8 +54,6 @@ pub struct Machine {
     assumed: RefCell<assumed::Assumed>,
     /// Files written since the last [`Machine::sync`].
     unsynced: RefCell<Vec<PathBuf>>,
-    /// Where contents for `validate` come from.
-    upstream: RefCell<Option<Box<dyn Upstream>>>,
 }
 
 impl Machine {
@@ -73,7 +73,6 @@ impl Machine {
             units: RefCell::default(),
             assumed: RefCell::new(assumed),
             unsynced: RefCell::default(),
-            upstream: RefCell::default(),
         };
         machine.gather();
         machine
@@ -88,11 +87,6 @@ impl Machine {
             None if rustix::process::geteuid().is_root() => "/var/lib/kplay".into(),
             None => home().join(".local/state/kplay"),
         }
-    }
-
-    /// Says where `validate` gets contents that are not on the host yet.
-    pub fn set_upstream(&mut self, upstream: Box<dyn Upstream>) {
-        self.upstream = RefCell::new(Some(upstream));
     }
 
     fn privileged(&self) -> bool {

@@ -41,14 +41,11 @@ impl Machine {
         })
         .map_err(failed)?;
         let copy = folder.0.join(path.file_name().unwrap_or(path.as_os_str()));
-        let mut staged = Staged::beside(&copy).map_err(failed)?;
-        match content {
-            Content::Inline(bytes) => staged.fill(&mut bytes.as_slice()).map_err(failed)?,
-            Content::Blob(blob) => match self.upstream.borrow_mut().as_mut() {
-                Some(upstream) => staged.fill(&mut *upstream.blob(blob)?).map_err(failed)?,
-                None => return Err(ModuleError::unknown(format!("the new content of `{}` is not on the host yet", path.display()))),
-            },
+        let Content::Inline(bytes) = content else {
+            return Err(ModuleError::unknown(format!("the new content of `{}` is not on the host yet", path.display())));
         };
+        let mut staged = Staged::beside(&copy).map_err(failed)?;
+        staged.fill(&mut bytes.as_slice()).map_err(failed)?;
         staged.put().map_err(failed)?;
         let seen = self.root.as_deref().filter(|_| inside).and_then(|root| copy.strip_prefix(root).ok());
         let name = seen.map_or_else(|| copy.clone(), |below| Path::new("/").join(below)).display().to_string();
