@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod api;
 pub mod archive;
+pub mod cert;
 pub mod command;
 pub mod copy;
 pub mod download;
@@ -31,6 +32,7 @@ macro_rules! registry {
 // One line a module, sorted: `file::File,` is the type `File` in `file.rs`.
 registry! {
     archive::Archive,
+    cert::Cert,
     command::Command,
     copy::Copy,
     download::Download,

@@ -1,0 +1,4 @@
+//! x
+pub(super) fn examples() -> Vec<super::Example> {
+    vec![]
+}
