@@ -8,6 +8,7 @@ pub mod config;
 pub mod diagnostic;
 pub mod inventory;
 pub mod lab;
+pub mod pki;
 pub mod plan;
 pub mod report;
 pub mod schedule;

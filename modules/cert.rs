@@ -43,7 +43,7 @@ use crate::api::change::IssueCertificate;
 #[cfg(test)]
 use crate::api::conformance::Example;
 use crate::api::inspect::wanted_attributes;
-use crate::api::issue::{read_key, type_of};
+use crate::api::issue::KeyType;
 use crate::api::module::SignatureRequest;
 use crate::api::place;
 use crate::api::types::Attributes;
@@ -181,15 +181,9 @@ impl Module for Cert {
         let key = Pem::look(host, &self.key, "key")?;
         let (certificate_after, key_after) = self.attributes(host, &certificate, &key)?;
 
-        let findings = compare::compare(
-            prepared.authority.as_deref(),
-            &prepared.spec,
-            prepared.renew_before,
-            &certificate.state(),
-            &key.state(),
-            host.now(),
-        )
-        .map_err(|error| error.at("path"))?;
+        let (authority, now) = (prepared.authority.as_deref(), host.now());
+        let dues = Dues { authority, spec: &prepared.spec, renew_before: prepared.renew_before, now };
+        let findings = compare::compare(&dues, &certificate.state(), &key.state()).map_err(|error| error.at("path"))?;
         let known = certificate.text().filter(|_| findings.reasons.is_empty());
         if !findings.reasons.is_empty() {
             changes.push(Change::IssueCertificate(IssueCertificate {
@@ -211,7 +205,7 @@ impl Module for Cert {
             changes.extend(place::attributes_change(&self.path, &certificate.attributes, certificate_after));
             changes.extend(place::attributes_change(&self.key, &key.attributes, key_after));
         }
-        Ok(described(Proposal::new(changes), known, host.now()))
+        Ok(described(Proposal::new(changes), known, now))
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -242,7 +236,7 @@ impl Cert {
             None => Ok(file),
         };
         let key_type = argument(&self.key_type, "key_type", file.key_type)?.unwrap_or_else(|| "rsa:2048".to_owned());
-        let key_type: crate::api::issue::KeyType = key_type.parse()?;
+        let key_type: KeyType = key_type.parse()?;
         let lifetime = match (&self.lifetime, profile.lifetime) {
             (Some(given), _) => duration(given).map_err(|error| error.at("lifetime"))?,
             (None, Some(seconds)) => seconds,
@@ -311,6 +305,26 @@ impl Usages {
         usages.extend(matches!(self, Self::Client | Self::Both).then_some(Usage::ClientAuth));
         usages
     }
+}
+
+/// What a certificate is compared with.
+pub struct Dues<'a> {
+    /// The authority's certificate (PEM); `None` when it is yet to be made.
+    pub authority: Option<&'a str>,
+    /// What the certificate shall say.
+    pub spec: &'a CertificateSpec,
+    /// How long before its end it is issued again, seconds.
+    pub renew_before: u64,
+    /// The present, seconds since 1970.
+    pub now: i64,
+}
+
+/// Returns why a certificate (PEM) has to be issued again for a key (PEM); nothing when it has not.
+pub fn outdated(dues: &Dues<'_>, certificate: Option<&str>, key: Option<&str>) -> Result<Vec<String>, ModuleError> {
+    fn found(text: Option<&str>) -> compare::Found<'_> {
+        text.map_or(compare::Found::Nothing, compare::Found::Text)
+    }
+    Ok(compare::compare(dues, &found(certificate), &found(key))?.reasons)
 }
 
 /// What lies where a certificate or key belongs.

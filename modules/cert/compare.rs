@@ -3,18 +3,21 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use rcgen::PublicKeyData as _;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::{Pem, parse_x509_pem};
 
+use super::Dues;
 use super::spec::{CertificateSpec, San, Usage, timestamp};
-use super::{read_key, type_of};
 use crate::api::ModuleError;
-use rcgen::PublicKeyData as _;
+use crate::api::issue::{read_key, type_of};
 
 /// What lies where a file belongs.
 pub(super) enum Found<'a> {
+    /// Nothing.
     Nothing,
+    /// A link, which is replaced.
     Link,
     /// A file's text; empty when it is none.
     Text(&'a str),
@@ -32,14 +35,8 @@ pub(super) struct Findings {
 ///
 /// # Errors
 /// When the authority's certificate cannot be read, or the certificate is not valid yet: issuing it again would not help.
-pub(super) fn compare(
-    authority: Option<&str>,
-    spec: &CertificateSpec,
-    renew_before: u64,
-    certificate: &Found<'_>,
-    key: &Found<'_>,
-    now: i64,
-) -> Result<Findings, ModuleError> {
+pub(super) fn compare(dues: &Dues<'_>, certificate: &Found<'_>, key: &Found<'_>) -> Result<Findings, ModuleError> {
+    let Dues { authority, spec, renew_before, now } = *dues;
     let mut reasons = Vec::new();
     let pem = match certificate {
         Found::Nothing => Err("not there"),
