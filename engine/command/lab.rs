@@ -48,17 +48,29 @@ pub fn of_inventory(arguments: &cli::Lab, environment: &Environment) -> Result<u
     let path = arguments.inventory.clone().or_else(|| environment.get("KPLAY_INVENTORY").map(PathBuf::from)).ok_or_else(|| {
         Diagnostic::user("no inventory is named").hint("`kplay lab … -i INVENTORY` takes a file or folder whose hosts have `lab:` settings")
     })?;
-    let options = cli::Hosts { inventory: vec![path.to_string_lossy().into_owned()], ..cli::Hosts::default() };
+    // What exists is found by the inventory's path alone: it can be looked at and taken down however the inventory is now.
+    let hosts = match arguments.action {
+        LabCommand::Up | LabCommand::Status | LabCommand::Run { .. } => hosts_of(&path, environment)?,
+        LabCommand::Down | LabCommand::Exec { .. } | LabCommand::Console { .. } => Vec::new(),
+    };
+    run(&path, &hosts, lab::default_cache(), &arguments.action, &mut std::io::stdout())
+}
+
+/// Reads the hosts that have `lab:` settings.
+fn hosts_of(inventory: &Path, environment: &Environment) -> Result<Vec<LabHost>> {
+    let options = cli::Hosts { inventory: vec![inventory.to_string_lossy().into_owned()], ..cli::Hosts::default() };
     let config = Hosts::new(&options, &cli::Connection::default(), environment)?;
     let inventory = config.read(None)?;
     let mut hosts = Vec::new();
     for host in inventory.hosts() {
         let settings = inventory.settings(host, &config.defaults)?;
-        if let Some(lab) = settings.lab {
-            hosts.push(LabHost::from_settings(&host.name, Some(&settings.target.address), lab)?);
-        }
+        let Some(lab) = settings.lab else { continue };
+        hosts.push(LabHost::from_settings(&host.name, Some(&settings.target.address), lab).map_err(|error| match host.origin("lab") {
+            Some(place) => error.at(place),
+            None => error,
+        })?);
     }
-    run(&path, &hosts, lab::default_cache(), &arguments.action, &mut std::io::stdout())
+    Ok(hosts)
 }
 
 /// Does what `command` says with the lab of `inventory`, and returns the exit code. `hosts` are those with `lab:` settings.

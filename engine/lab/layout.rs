@@ -24,15 +24,13 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// Returns the lab of `inventory`, a file or folder.
+    /// Returns the lab of `inventory`, a file or folder. It may be gone: its lab is still to be found.
     ///
     /// # Errors
-    /// The inventory does not exist.
+    /// The working directory is unknown.
     pub fn of(inventory: &Path, cache: PathBuf) -> Result<Self> {
-        let resolved = inventory.canonicalize().map_err(|error| {
-            Diagnostic::user(format!("cannot read the inventory `{}`: {error}", inventory.display()))
-                .hint("a lab belongs to one inventory file or folder: `-i FILE`")
-        })?;
+        let resolved = resolve(inventory)
+            .map_err(|error| Diagnostic::user(format!("cannot find the folder of the inventory `{}`: {error}", inventory.display())))?;
         let word: String =
             resolved.file_stem().unwrap_or_default().to_string_lossy().chars().filter(char::is_ascii_alphanumeric).take(12).collect();
         let digest = Digest::of(resolved.as_os_str().as_encoded_bytes()).hex();
@@ -95,6 +93,16 @@ impl Lab {
     }
 }
 
+/// Resolves the links in a path as far as it exists.
+fn resolve(path: &Path) -> std::io::Result<PathBuf> {
+    path.canonicalize().or_else(|_| {
+        let absolute = std::path::absolute(path)?;
+        let (folder, name) = (absolute.parent(), absolute.file_name());
+        let folder = folder.map(|folder| folder.canonicalize().unwrap_or_else(|_| folder.to_owned()));
+        Ok(folder.zip(name).map_or_else(|| absolute.clone(), |(folder, name)| folder.join(name)))
+    })
+}
+
 /// Returns the path of a namespace that has a name.
 pub fn namespace_path(name: &str) -> PathBuf {
     Path::new("/run/netns").join(name)
@@ -150,7 +158,8 @@ mod tests {
         assert!(one.name.starts_with("hdss7-"));
         assert_ne!(one.name, two.name);
         assert_ne!(one.host_namespace("x"), two.host_namespace("x"));
-        assert!(Lab::of(&folder.path().join("missing"), folder.path().to_owned()).is_err());
+        std::fs::remove_file(folder.path().join("a/hdss7.yaml")).unwrap();
+        assert_eq!(Lab::of(&folder.path().join("a/hdss7.yaml"), folder.path().to_owned()).unwrap(), one);
     }
 
     #[test]
