@@ -9,6 +9,8 @@ pub mod copy;
 pub mod download;
 pub mod fetch;
 pub mod file;
+pub mod file_diff;
+pub mod hosts_file;
 pub mod line;
 pub mod shell;
 pub mod stat;
@@ -38,6 +40,8 @@ registry! {
     download::Download,
     fetch::Fetch,
     file::File,
+    file_diff::FileDiff,
+    hosts_file::HostsFile,
     line::Line,
     shell::Shell,
     stat::Stat,
