@@ -379,3 +379,6 @@ fn prune(state: &Path, current: &str) {
         let _ = std::fs::remove_dir_all(folder);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -357,3 +357,6 @@ fn signal_name(number: i32) -> String {
     let name = usize::try_from(number - 1).ok().and_then(|index| NAMES.get(index));
     name.map_or_else(|| number.to_string(), |name| (*name).to_owned())
 }
+
+#[cfg(test)]
+mod tests;
