@@ -8,6 +8,7 @@ pub mod error;
 pub mod fake;
 pub mod forecast;
 pub mod glob;
+pub mod http;
 pub mod inspect;
 pub mod inverse;
 pub mod issue;
