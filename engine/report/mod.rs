@@ -1,4 +1,66 @@
 //! What the operator sees of a run: one vocabulary of events, and the siblings that show it.
 
+pub mod diff;
 pub mod event;
+pub mod jsonl;
+mod pem;
+pub mod plain;
 pub mod printer;
+pub mod secrets;
+pub mod summary;
+pub mod terminal;
+#[cfg(test)]
+mod tests;
+pub mod text;
+
+use std::path::Path;
+
+use kplay_modules::api::error::plain as reason;
+
+use crate::config::Screen;
+use crate::diagnostic::{Diagnostic, Result};
+use event::{Event, Reporter};
+
+pub use diff::Lookup;
+pub use secrets::Secrets;
+
+/// Passes every event on to all reports of a run.
+pub struct Reporters(Vec<Box<dyn Reporter>>);
+
+impl Reporters {
+    /// Creates the reports of a run: on the screen, and in `events` when a file is named (`-` is standard output, and the
+    /// screen's report then goes to standard error).
+    pub fn new(screen: Screen, diff: bool, events: Option<&Path>, secrets: &Secrets, lookup: Lookup) -> Result<Self> {
+        let to_output = events.is_some_and(|path| path == Path::new("-"));
+        let style = text::Style { color: if to_output { screen.error_color } else { screen.color }, verbose: screen.verbose, diff };
+        let narrator = text::Narrator::new(style, lookup.clone());
+        let mut reporters: Vec<Box<dyn Reporter>> = vec![if to_output {
+            Box::new(plain::Plain::new(narrator, secrets.clone(), std::io::stderr()))
+        } else if screen.interactive {
+            Box::new(terminal::Terminal::new(narrator, secrets.clone()))
+        } else {
+            Box::new(plain::Plain::new(narrator, secrets.clone(), std::io::stdout()))
+        }];
+        let diff = diff.then_some(lookup);
+        match events {
+            None => {}
+            Some(_) if to_output => reporters.push(Box::new(jsonl::JsonLines::new(std::io::stdout(), secrets.clone(), diff))),
+            Some(path) => reporters.push(Box::new(jsonl::JsonLines::new(create(path)?, secrets.clone(), diff))),
+        }
+        Ok(Self(reporters))
+    }
+}
+
+impl Reporter for Reporters {
+    fn report(&mut self, event: &Event) {
+        for reporter in &mut self.0 {
+            reporter.report(event);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "reports are written where the user says")]
+fn create(path: &Path) -> Result<std::fs::File> {
+    std::fs::File::create(path)
+        .map_err(|error| Diagnostic::user(format!("cannot write events to `{}`: {}", path.display(), reason(&error))))
+}

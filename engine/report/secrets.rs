@@ -1,0 +1,113 @@
+//! Secret strings, and the mask that is put over them wherever something is shown or written.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::Value;
+
+use crate::base64;
+
+/// What is shown instead of a secret.
+pub const MASK: &str = "********";
+/// Shorter strings are words like `yes` or `6443`, which would be masked everywhere.
+const SHORTEST: usize = 6;
+
+/// A set of secret strings. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets(Arc<RwLock<Vec<String>>>);
+
+impl Secrets {
+    /// Adds secrets, in every form that they take on the way to a screen or a file.
+    pub fn add<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for secret in secrets {
+            let secret = secret.as_ref().trim();
+            if secret.chars().count() >= SHORTEST {
+                known.extend(forms(secret));
+            }
+        }
+        // The longest first: a secret may be part of another.
+        known.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        known.dedup();
+    }
+
+    /// Masks all secrets in a text.
+    pub fn mask(&self, text: &str) -> String {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let mut masked = text.to_owned();
+        for secret in known.iter().filter(|secret| text.contains(secret.as_str())) {
+            masked = masked.replace(secret.as_str(), MASK);
+        }
+        masked
+    }
+
+    /// Masks all secrets in the strings of a value. Keys are kplay's own words or names, which are not secret.
+    pub fn mask_value(&self, value: &mut Value) {
+        if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+            return;
+        }
+        match value {
+            Value::String(text) => *text = self.mask(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.mask_value(item)),
+            Value::Object(entries) => entries.values_mut().for_each(|value| self.mask_value(value)),
+            Value::Number(number) => {
+                let text = number.to_string();
+                if self.mask(&text) != text {
+                    *value = Value::String(MASK.to_owned());
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+}
+
+/// Returns the secret itself, its lines, and how JSON, shells, URLs and base64 spell it.
+fn forms(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned()];
+    forms.extend(secret.lines().map(str::trim).filter(|line| line.chars().count() >= SHORTEST).map(str::to_owned));
+    let json = Value::from(secret).to_string();
+    forms.push(json.trim_matches('"').to_owned());
+    forms.push(secret.replace('\'', r"'\''"));
+    forms.push(secret.escape_debug().to_string());
+    forms.push(percent(secret));
+    let encoded = base64::encode(secret.as_bytes());
+    forms.push(encoded.trim_end_matches('=').to_owned());
+    forms.push(base64::encode(format!("{secret}\n").as_bytes()).trim_end_matches('=').to_owned());
+    forms
+}
+
+fn percent(text: &str) -> String {
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded += &format!("%{byte:02X}");
+        }
+        encoded
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_masked_in_every_spelling() {
+        let secrets = Secrets::default();
+        secrets.add(["s3cr\"et'word", "tiny", "line one\nline two", "12345678"]);
+        for text in [
+            "password is s3cr\"et'word!",
+            r#"{"password": "s3cr\"et'word"}"#,
+            r#"echo 's3cr"et'\''word'"#,
+            "http://u:s3cr%22et%27word@x/",
+            &format!("data: {}", base64::encode(b"s3cr\"et'word")),
+            "+line two",
+        ] {
+            assert!(secrets.mask(text).contains(MASK), "{text}");
+            assert!(!secrets.mask(text).contains("word!"), "{text}");
+        }
+        assert_eq!(secrets.mask("tiny things stay"), "tiny things stay");
+        let mut value = serde_json::json!({ "changed": 12_345_678, "list": ["line one"] });
+        secrets.mask_value(&mut value);
+        assert_eq!(value, serde_json::json!({ "changed": MASK, "list": [MASK] }));
+    }
+}

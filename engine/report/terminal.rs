@@ -1,0 +1,131 @@
+//! The report on a terminal: the same lines, and below them a bar for each host at work and a line of totals.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use kplay_modules::agent::wire::Status;
+
+use super::event::{Event, Reporter};
+use super::secrets::Secrets;
+use super::text::Narrator;
+
+/// Most hosts that have a row of their own; the totals speak for the others.
+const ROWS: usize = 12;
+/// How often the spinners turn.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Writes lines and draws what is under way.
+pub struct Terminal {
+    narrator: Narrator,
+    secrets: Secrets,
+    progress: MultiProgress,
+    totals: ProgressBar,
+    rows: BTreeMap<String, ProgressBar>,
+    /// Hosts of the play that are at work, by what they do.
+    working: BTreeMap<String, Work>,
+    counts: Totals,
+}
+
+#[derive(Debug, Default)]
+struct Work {
+    done: u64,
+    task: String,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    hosts: usize,
+    ok: u64,
+    changed: u64,
+    failed: u64,
+}
+
+impl Terminal {
+    /// Creates a report on standard output; what moves is drawn on standard error.
+    pub fn new(narrator: Narrator, secrets: Secrets) -> Self {
+        let progress = MultiProgress::new();
+        let totals = progress.add(ProgressBar::new_spinner().with_style(style("  {spinner} {msg} {elapsed:.dim}")));
+        totals.enable_steady_tick(TICK);
+        Self { narrator, secrets, progress, totals, rows: BTreeMap::new(), working: BTreeMap::new(), counts: Totals::default() }
+    }
+
+    fn follow(&mut self, event: &Event) {
+        match event {
+            Event::RunStarted { hosts, .. } => self.counts.hosts = *hosts,
+            Event::PlayStarted { hosts, .. } => {
+                self.working = hosts.iter().map(|host| (host.clone(), Work::default())).collect();
+                self.rows.values().for_each(ProgressBar::finish_and_clear);
+                self.rows.clear();
+            }
+            Event::HostConnected { host, .. } => self.show(host, "connected"),
+            Event::TaskStarted { host, task } => {
+                let task = task.clone();
+                self.show(host, &task);
+            }
+            Event::TaskFinished(task) => {
+                match task.status {
+                    Status::Ok | Status::Skipped | Status::Unknown => self.counts.ok += 1,
+                    Status::Changed => self.counts.changed += 1,
+                    Status::Failed if task.ignored => self.counts.ok += 1,
+                    Status::Failed => self.counts.failed += 1,
+                }
+                if let Some(work) = self.working.get_mut(&task.host) {
+                    work.done += 1;
+                }
+                self.show(&task.host, &task.task);
+            }
+            Event::HostUnreachable { host, .. } | Event::HostFailed { host, .. } | Event::ForecastEnded { host, .. } => {
+                self.working.remove(host);
+                if let Some(row) = self.rows.remove(host) {
+                    row.finish_and_clear();
+                }
+            }
+            Event::Recap(_) => {
+                self.rows.values().for_each(ProgressBar::finish_and_clear);
+                self.totals.finish_and_clear();
+                let _ = self.progress.clear();
+                return;
+            }
+            Event::BatchStarted { .. } | Event::Message { .. } | Event::PlayAborted { .. } => {}
+        }
+        let Totals { hosts, ok, changed, failed } = &self.counts;
+        self.totals.set_message(format!("{hosts} hosts  ok={ok} changed={changed} failed={failed}"));
+    }
+
+    /// Shows what a host does, in its row if there is one or room for one.
+    fn show(&mut self, host: &str, task: &str) {
+        let Some(work) = self.working.get_mut(host) else { return };
+        work.task = self.secrets.mask(task);
+        let message = format!("{host}  {:>3}  {}", work.done, work.task);
+        if let Some(row) = self.rows.get(host) {
+            row.set_message(message);
+        } else if self.rows.len() < ROWS {
+            let row = ProgressBar::new_spinner().with_style(style("  {spinner} {wide_msg:.dim}"));
+            let row = self.progress.insert_before(&self.totals, row);
+            row.set_message(message);
+            row.enable_steady_tick(TICK);
+            self.rows.insert(host.to_owned(), row);
+        }
+    }
+}
+
+impl Reporter for Terminal {
+    fn report(&mut self, event: &Event) {
+        self.follow(event);
+        let text = self.narrator.tell(event);
+        if text.is_empty() {
+            return;
+        }
+        let text = self.secrets.mask(&text);
+        self.progress.suspend(|| {
+            let mut output = std::io::stdout().lock();
+            let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+        });
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
