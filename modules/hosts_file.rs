@@ -189,7 +189,7 @@ impl HostsFile {
                 let mut family = wanted.iter().filter(|(address, _)| address.is_ipv4() == line.address.is_ipv4());
                 family.any(|(_, (_, names))| is_one_of(names, name))
             }),
-            (State::Absent, Some((_, names))) if names.is_empty() => Vec::new(),
+            (State::Absent, Some((_, []))) => Vec::new(),
             (State::Absent, Some((_, names))) => left(&|name| is_one_of(names, name)),
             (State::Absent, None) => line.names.clone(),
         }

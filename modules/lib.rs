@@ -58,5 +58,48 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 pub fn manual(name: &str) -> Option<String> {
     let (_, source) = SOURCES.iter().find(|(module, _)| *module == name)?;
     let head = source.lines().take_while(|line| line.starts_with("//!"));
-    Some(head.map(|line| line.trim_start_matches("//!").trim_start_matches(' ')).collect::<Vec<_>>().join("\n"))
+    let text = |line: &'static str| line.strip_prefix("//! ").unwrap_or_default();
+    Some(head.map(text).collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_registry_is_sorted_and_names_are_those_of_the_files() {
+        let names: Vec<&str> = REGISTRY.iter().map(|entry| entry.name).collect();
+        let files: Vec<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, files);
+        assert!(names.is_sorted(), "{names:?}");
+    }
+
+    #[test]
+    fn every_module_has_a_manual_with_an_example() {
+        for entry in REGISTRY {
+            let manual = manual(entry.name).unwrap();
+            let first = manual.lines().next().unwrap();
+            assert!(first.ends_with('.') && first.len() <= 140, "`{}`: the manual begins with one sentence, not `{first}`", entry.name);
+            let examples = manual
+                .split("```lua\n")
+                .skip(1)
+                .filter(|rest| rest.split("```").next().is_some_and(|code| code.contains(&format!("host:{}(", entry.name))));
+            assert!(examples.count() > 0, "`{}`: the manual has no example that calls it", entry.name);
+        }
+        assert!(manual("no_such_module").is_none());
+    }
+
+    #[test]
+    fn every_argument_is_described() {
+        for entry in REGISTRY {
+            let schema = (entry.schema)().to_value();
+            let arguments = schema["properties"].as_object().unwrap();
+            assert!(!arguments.is_empty(), "{}", entry.name);
+            for (argument, description) in arguments {
+                let text = description["description"].as_str().unwrap_or_default();
+                assert!(text.ends_with('.'), "`{}` of `{}` is described as `{text}`", argument, entry.name);
+            }
+            assert_eq!(schema["additionalProperties"], false, "`{}` takes unknown arguments", entry.name);
+        }
+    }
 }

@@ -19,7 +19,7 @@ pub(super) fn examples() -> Vec<Example> {
 }
 
 /// What `arguments` make of a hosts file with this content; asked again, they must leave it.
-fn edit(arguments: Value, content: &str) -> String {
+fn edit(arguments: &Value, content: &str) -> String {
     let host = Fake::new().file("/etc/hosts", content);
     let done = trial::<HostsFile>(arguments.clone(), &Desk::new(), host).unwrap_or_else(|error| panic!("{arguments}: {error:?}"));
     done.host.text("/etc/hosts").unwrap()
@@ -46,7 +46,7 @@ fn addresses_have_exactly_their_names() {
         (json!({ "entries": { "10.0.0.1": ["vip"], "10.0.0.2": ["vip"] } }), "", "10.0.0.1\tvip\n10.0.0.2\tvip\n"),
     ];
     for (arguments, before, after) in cases {
-        assert_eq!(edit(arguments.clone(), before), after, "{arguments} {before:?}");
+        assert_eq!(edit(&arguments, before), after, "{arguments} {before:?}");
     }
 }
 
@@ -59,7 +59,7 @@ fn absent_names_go_and_take_an_empty_line_along() {
         (json!({ "address": "10.0.0.9", "names": ["a"], "state": "absent" }), "10.0.0.1 a\n", "10.0.0.1 a\n"),
     ];
     for (arguments, before, after) in cases {
-        assert_eq!(edit(arguments.clone(), before), after, "{arguments} {before:?}");
+        assert_eq!(edit(&arguments, before), after, "{arguments} {before:?}");
     }
     let gone = trial::<HostsFile>(json!({ "address": "::1", "state": "absent" }), &Desk::new(), Fake::new()).unwrap();
     assert!(gone.log.is_empty());
