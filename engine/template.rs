@@ -12,9 +12,9 @@ use std::sync::Arc;
 use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
 
-use crate::diagnostic::{Diagnostic, Place, Result, nearest};
+use crate::diagnostic::{Diagnostic, Place, nearest};
 
-pub use context::{Scope, World};
+pub use context::{Layer, Scope, World};
 pub(crate) use context::{from_json, to_json};
 
 /// Instructions that one rendering may take: far more than any configuration file needs, and over in a few seconds.
@@ -64,7 +64,8 @@ impl Templates {
     }
 
     /// Renders a text that stands in another file, called `name` in errors.
-    pub fn render_text(&self, name: &str, text: &str, scope: &Scope) -> std::result::Result<String, Failure> {
+    #[cfg(test)]
+    fn render_text(&self, name: &str, text: &str, scope: &Scope) -> std::result::Result<String, Failure> {
         self.rendered(scope, |environment, context| environment.render_named_str(name, text, context))
     }
 
@@ -192,12 +193,4 @@ fn hint_for(expression: &str, scope: &Scope) -> Option<String> {
     let near = nearest(name, siblings.iter().map(String::as_str))?;
     let shown = parent.map_or_else(|| near.to_owned(), |parent| format!("{parent}.{near}"));
     Some(format!("did you mean `{shown}`?"))
-}
-
-/// Renders a text with a scope that knows its facts or needs none.
-pub fn render_value(templates: &Templates, name: &str, text: &str, scope: &Scope) -> Result<String> {
-    templates.render_text(name, text, scope).map_err(|failure| match failure {
-        Failure::Wrong(error) => error,
-        Failure::NeedsFacts => Diagnostic::user("the facts of a host are not known here"),
-    })
 }

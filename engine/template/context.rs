@@ -1,35 +1,53 @@
 //! What a template sees: its own variables, the role's parameters, the host's variables, the host, its facts, the inventory.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use minijinja::Value;
-use minijinja::value::{Enumerator, Object, ObjectRepr, ValueKind};
+use minijinja::value::{Enumerator, Object, ValueKind};
 use serde_json::{Map, Value as Json};
 
+/// A layer of variables.
+pub trait Layer: std::fmt::Debug + Send + Sync {
+    /// Returns the value of a variable; an error says why it has none although it is defined.
+    fn get(&self, name: &str) -> Option<std::result::Result<Json, String>>;
+    /// Returns the names of all variables.
+    fn names(&self) -> Vec<String>;
+}
+
+impl Layer for Map<String, Json> {
+    fn get(&self, name: &str) -> Option<std::result::Result<Json, String>> {
+        Map::get(self, name).cloned().map(Ok)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.keys().cloned().collect()
+    }
+}
+
+/// What a template may ask of other hosts.
+pub trait World: std::fmt::Debug + Send + Sync {
+    /// Returns each group with its hosts.
+    fn groups(&self) -> Vec<(String, Vec<String>)>;
+    /// Returns the names of all hosts.
+    fn hosts(&self) -> Vec<String>;
+    /// Returns the variables of a host.
+    fn variables(&self, host: &str) -> Option<Arc<dyn Layer>>;
+}
+
 /// Everything a template may name. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Scope {
     /// Variables, the layer that wins first.
-    pub layers: Vec<Arc<Map<String, Json>>>,
+    pub layers: Vec<Arc<dyn Layer>>,
     /// Name of the host.
     pub host: String,
-    /// Groups of the host, in the order of the inventory.
+    /// Groups of the host.
     pub groups: Vec<String>,
     /// Facts of the host, once they are known.
     pub facts: Option<Arc<Json>>,
     /// The inventory as a whole.
-    pub world: Arc<World>,
-}
-
-/// What a template may ask of other hosts.
-#[derive(Debug, Default)]
-pub struct World {
-    /// Hosts of each group.
-    pub groups: BTreeMap<String, Vec<String>>,
-    /// Variables of each host.
-    pub variables: BTreeMap<String, Arc<Map<String, Json>>>,
+    pub world: Arc<dyn World>,
 }
 
 /// Names that are there besides the variables, which win over them.
@@ -38,7 +56,7 @@ const OWN_NAMES: [&str; 6] = ["facts", "group_names", "groups", "host", "hostvar
 impl Scope {
     /// Returns all names, for suggestions.
     pub(super) fn names(&self) -> Vec<String> {
-        let variables = self.layers.iter().flat_map(|layer| layer.keys().cloned());
+        let variables = self.layers.iter().flat_map(|layer| layer.names());
         variables.chain(OWN_NAMES.map(str::to_owned)).collect()
     }
 
@@ -51,12 +69,12 @@ impl Scope {
 
     fn get(&self, name: &str) -> Option<Value> {
         if let Some(value) = self.layers.iter().find_map(|layer| layer.get(name)) {
-            return Some(from_json(value));
+            return Some(value_or_error(value));
         }
         match name {
             "facts" => self.facts.as_ref().map(|facts| from_json(facts)),
             "group_names" => Some(list(&self.groups)),
-            "groups" => Some(Value::from_pairs(self.world.groups.iter().map(|(group, hosts)| (group.as_str(), list(hosts))))),
+            "groups" => Some(Value::from_pairs(self.world.groups().iter().map(|(group, hosts)| (group.as_str(), list(hosts))))),
             "host" => Some(Value::from_pairs([("name", Value::from(self.host.as_str())), ("groups", list(&self.groups))])),
             "hostvars" => Some(Value::from_object(HostVariables(self.world.clone()))),
             "inventory_hostname" => Some(Value::from(self.host.as_str())),
@@ -100,22 +118,39 @@ impl Object for Context {
     }
 }
 
-/// `hostvars`: converted host by host as they are named.
+/// `hostvars`: looked up host by host as they are named.
 #[derive(Debug)]
-struct HostVariables(Arc<World>);
+struct HostVariables(Arc<dyn World>);
 
 impl Object for HostVariables {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Map
-    }
-
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        let variables = self.0.variables.get(key.as_str()?)?;
-        Some(Value::from_pairs(variables.iter().map(|(name, value)| (name.as_str(), from_json(value)))))
+        Some(Value::from_object(OneHost(self.0.variables(key.as_str()?)?)))
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.0.variables.keys().map(|name| Value::from(name.as_str())).collect())
+        Enumerator::Values(self.0.hosts().into_iter().map(Value::from).collect())
+    }
+}
+
+/// `hostvars["name"]`
+#[derive(Debug)]
+struct OneHost(Arc<dyn Layer>);
+
+impl Object for OneHost {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.0.get(key.as_str()?).map(value_or_error)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.names().into_iter().map(Value::from).collect())
+    }
+}
+
+/// An invalid value makes whatever uses it fail with the error.
+fn value_or_error(value: std::result::Result<Json, String>) -> Value {
+    match value {
+        Ok(value) => from_json(&value),
+        Err(message) => Value::from(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, message)),
     }
 }
 

@@ -3,6 +3,23 @@
 use super::*;
 use serde_json::json;
 
+/// An inventory of one host.
+#[derive(Debug)]
+struct Single;
+
+impl World for Single {
+    fn groups(&self) -> Vec<(String, Vec<String>)> {
+        vec![("masters".to_owned(), self.hosts())]
+    }
+    fn hosts(&self) -> Vec<String> {
+        vec!["h1".to_owned()]
+    }
+    fn variables(&self, host: &str) -> Option<Arc<dyn Layer>> {
+        let vars = json!({ "color": "red" });
+        (host == "h1").then(|| Arc::new(vars.as_object().cloned().unwrap()) as Arc<dyn Layer>)
+    }
+}
+
 fn scope() -> Scope {
     let vars = json!({
         "name": "web", "port": 80, "flag": true, "empty": null, "list": ["a", "b"],
@@ -12,7 +29,8 @@ fn scope() -> Scope {
         layers: vec![Arc::new(vars.as_object().cloned().unwrap())],
         host: "h1".to_owned(),
         groups: vec!["masters".to_owned()],
-        ..Scope::default()
+        facts: None,
+        world: Arc::new(Single),
     }
 }
 
@@ -34,6 +52,7 @@ fn values_print_as_configuration_files_write_them() {
     assert_eq!(render("{% if flag %}\n  yes\n{% endif %}\nend\n"), "  yes\nend\n", "blocks leave no lines behind");
     assert_eq!(render("{{ quoted }}"), "<a> & \"b\"", "nothing is escaped");
     assert_eq!(render("{{ host.name }} {{ inventory_hostname }} {{ group_names[0] }}"), "h1 h1 masters");
+    assert_eq!(render("{{ hostvars[groups.masters[0]].color }} {{ hostvars | length }}"), "red 1");
     assert_eq!(render("{{ list | join(',') }} {{ list | to_json }}"), "a,b [\"a\",\"b\"]");
 }
 
