@@ -131,7 +131,8 @@ impl Tokens {
     /// Returns the places of `name` before an argument list that begins in `line`.
     fn calls(&self, line: u32, name: &str) -> impl Iterator<Item = usize> {
         let fits = move |index: &usize| {
-            let opens = self.all.get(index + 1).is_some_and(|next| next.line == line && (next.string || matches!(next.text.as_str(), "(" | "{")));
+            let opens =
+                self.all.get(index + 1).is_some_and(|next| next.line == line && (next.string || matches!(next.text.as_str(), "(" | "{")));
             opens && self.is(*index, name)
         };
         (0..self.all.len()).filter(fits)
@@ -165,7 +166,8 @@ impl Tokens {
         let mut at = start + 1;
         while at < end && !self.is(at, "}") {
             let item_end = self.end_of_item(at);
-            let bracketed = self.is(at, "[") && self.all.get(at + 1).is_some_and(|token| token.string) && self.is(at + 2, "]") && self.is(at + 3, "=");
+            let bracketed =
+                self.is(at, "[") && self.all.get(at + 1).is_some_and(|token| token.string) && self.is(at + 2, "]") && self.is(at + 3, "=");
             let (key, value) = match self.all.get(at) {
                 Some(token) if !token.string && self.is(at + 1, "=") => (Some((at, token)), at + 2),
                 _ if bracketed => (self.all.get(at + 1).map(|token| (at + 1, token)), at + 4),
@@ -262,7 +264,8 @@ impl Cutter<'_> {
                 self.push(end, self.rest[..end].to_owned(), false);
             } else {
                 // Two-letter operators matter only where a lone `=` would be mistaken for an assignment.
-                let end = if ["==", "~=", "<=", ">="].iter().any(|operator| self.rest.starts_with(operator)) { 2 } else { first.len_utf8() };
+                let end =
+                    if ["==", "~=", "<=", ">="].iter().any(|operator| self.rest.starts_with(operator)) { 2 } else { first.len_utf8() };
                 self.push(end, self.rest[..end].to_owned(), false);
             }
         }

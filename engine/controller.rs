@@ -1,0 +1,328 @@
+//! This machine, as modules see it while they prepare a task: its files, templates, authorities, and what it keeps for hosts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kplay_modules::api::change::MemberKind;
+use kplay_modules::api::error::plain;
+use kplay_modules::api::module::{SignatureRequest, TreeEntry};
+use kplay_modules::api::{Blob, Controller, Digest, ModuleError};
+use serde_json::{Map, Value};
+
+use crate::blobs::Blobs;
+use crate::diagnostic::Diagnostic;
+use crate::template::{Failure, Scope, Templates};
+
+/// What the controller can do for tasks beyond its own disk; behind it are `pki` and the download cache.
+pub trait Services {
+    /// Returns the certificate (PEM) of the authority kept in `folder`, making the authority if there is none yet; `None`
+    /// when it would be made and this is a forecast.
+    fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError>;
+    /// See [`Controller::download`].
+    fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
+}
+
+/// What all preparations of a run share.
+pub struct Local {
+    blobs: Arc<Blobs>,
+    services: Box<dyn Services>,
+    templates: Templates,
+    playbook_folder: PathBuf,
+    secrets: RefCell<Vec<String>>,
+    pending: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
+    announced: RefCell<BTreeSet<PathBuf>>,
+}
+
+impl Local {
+    /// Creates it for a playbook in `playbook_folder`; values in `secrets` must never be shown.
+    pub fn new(blobs: Arc<Blobs>, services: Box<dyn Services>, playbook_folder: PathBuf, secrets: Vec<String>) -> Self {
+        let local = Self {
+            blobs,
+            services,
+            templates: Templates::default(),
+            playbook_folder,
+            secrets: RefCell::default(),
+            pending: RefCell::default(),
+            announced: RefCell::default(),
+        };
+        for secret in secrets {
+            local.add_secret(&secret);
+        }
+        local
+    }
+
+    /// Declares a text secret. Very short ones are no secrets: masking them would mask half of every output.
+    pub fn add_secret(&self, text: &str) {
+        let mut secrets = self.secrets.borrow_mut();
+        if text.len() >= 4 && !secrets.iter().any(|secret| secret == text) {
+            secrets.push(text.to_owned());
+        }
+    }
+
+    /// Returns all texts that must not be shown.
+    pub fn secrets(&self) -> Vec<String> {
+        self.secrets.borrow().clone()
+    }
+
+    /// Keeps a new file of the controller's (a key made for hosts to share) in memory; it goes to the disk with [`Self::commit`].
+    /// Until then, tasks find it as if it were there.
+    pub fn add_file(&self, path: &Path, bytes: Vec<u8>) {
+        self.pending.borrow_mut().insert(path.to_owned(), bytes);
+    }
+
+    /// Returns a file's content, be it on the disk or about to go there; `None` when there is none.
+    pub fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, ModuleError> {
+        if let Some(bytes) = self.pending.borrow().get(path) {
+            return Ok(Some(bytes.clone()));
+        }
+        match std::fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(cannot("read", path, &error)),
+        }
+    }
+
+    /// Writes the files that are kept in memory, readable by their owner alone, and returns their paths.
+    pub fn commit(&self) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
+        let pending = std::mem::take(&mut *self.pending.borrow_mut());
+        for (path, bytes) in &pending {
+            write_private(path, bytes)
+                .map_err(|error| Diagnostic::user(format!("cannot write `{}` on the controller: {}", path.display(), plain(&error))))?;
+        }
+        Ok(pending.into_keys().collect())
+    }
+
+    /// Returns the paths of files that a forecast would write, each once.
+    pub fn announce(&self) -> Vec<PathBuf> {
+        let mut announced = self.announced.borrow_mut();
+        self.pending.borrow().keys().filter(|path| announced.insert((*path).clone())).cloned().collect()
+    }
+
+    /// Returns how many files wait for [`Self::commit`].
+    pub fn pending(&self) -> usize {
+        self.pending.borrow().len()
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.pending.borrow().contains_key(path) || path.exists()
+    }
+}
+
+/// Writes a file of mode 0600 beside its place and renames it, so that nobody ever sees half a key.
+fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder)?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let beside = folder.join(format!(".{name}.kplay-{}", std::process::id()));
+    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}
+
+fn cannot(action: &str, path: &Path, error: &std::io::Error) -> ModuleError {
+    ModuleError::argument(format!("cannot {action} `{}` on the controller: {}", path.display(), plain(error)))
+}
+
+/// One task's preparation. Collects what its host will be allowed to ask for.
+pub struct Preparation<'a> {
+    local: &'a Local,
+    role: Option<&'a Path>,
+    host: &'a str,
+    scope: &'a dyn Fn() -> Scope,
+    /// What the task came to.
+    pub collected: Collected,
+}
+
+/// See [`Preparation`].
+#[derive(Default)]
+pub struct Collected {
+    /// Contents that the task names.
+    pub blobs: RefCell<Vec<Digest>>,
+    /// The certificate that the task may ask for.
+    pub signature: RefCell<Option<SignatureRequest>>,
+    /// Where on the controller a file goes that the task delivers.
+    pub delivers: RefCell<Option<PathBuf>>,
+    /// Whether the result depends on the host, and so is not to be used for others.
+    pub personal: Cell<bool>,
+    /// Whether the preparation failed for want of the host's facts.
+    pub needs_facts: Cell<bool>,
+    /// What was wrong with a template, with its place.
+    pub template_error: RefCell<Option<Box<Diagnostic>>>,
+}
+
+impl<'a> Preparation<'a> {
+    /// Begins the preparation of a task for `host` that is called from the role in the folder `role`. `scope` is what templates see.
+    pub fn new(local: &'a Local, host: &'a str, role: Option<&'a Path>, scope: &'a dyn Fn() -> Scope) -> Self {
+        Self { local, role, host, scope, collected: Collected::default() }
+    }
+
+    fn keep(&self, blob: Blob) -> Blob {
+        let mut blobs = self.collected.blobs.borrow_mut();
+        if !blobs.contains(&blob.digest) {
+            blobs.push(blob.digest);
+        }
+        blob
+    }
+}
+
+impl Controller for Preparation<'_> {
+    fn find(&self, name: &str, folder: &str) -> Result<PathBuf, ModuleError> {
+        let path = Path::new(name);
+        if name.is_empty() {
+            return Err(ModuleError::argument("an empty name names no file"));
+        }
+        let base = &self.local.playbook_folder;
+        let places = if path.is_absolute() {
+            vec![path.to_owned()]
+        } else {
+            let in_role = self.role.map(|role| role.join(folder).join(path));
+            in_role.into_iter().chain([base.join(folder).join(path), base.join(path)]).collect()
+        };
+        places.iter().find(|place| self.local.exists(place)).cloned().ok_or_else(|| {
+            let error = ModuleError::argument(format!("there is no `{name}` on the controller"));
+            let error = error.details(places.iter().map(|place| format!("looked for {}", place.display())));
+            match places.iter().find_map(|place| similar(place)) {
+                Some(near) => error.hint(format!("did you mean `{near}`?")),
+                None => error,
+            }
+        })
+    }
+
+    fn host(&self) -> &str {
+        self.collected.personal.set(true);
+        self.host
+    }
+
+    fn destination(&self, name: &str) -> PathBuf {
+        std::path::absolute(name).unwrap_or_else(|_| PathBuf::from(name))
+    }
+
+    fn entry(&self, path: &Path) -> Result<Option<TreeEntry>, ModuleError> {
+        if let Some(bytes) = self.local.pending.borrow().get(path) {
+            let kind = MemberKind::File(Digest::of(bytes), bytes.len() as u64);
+            return Ok(Some(TreeEntry { path: path.to_owned(), kind, mode: 0o600 }));
+        }
+        let meta = match std::fs::metadata(path) {
+            Ok(meta) => meta,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(cannot("read", path, &error)),
+        };
+        let kind = if meta.is_dir() { MemberKind::Directory } else { self.file_kind(path)? };
+        Ok(Some(TreeEntry { path: path.to_owned(), kind, mode: meta.mode() & 0o7777 }))
+    }
+
+    fn read(&self, path: &Path) -> Result<Vec<u8>, ModuleError> {
+        self.local.read_file(path)?.ok_or_else(|| cannot("read", path, &std::io::ErrorKind::NotFound.into()))
+    }
+
+    fn open(&self, path: &Path) -> Result<Box<dyn Read>, ModuleError> {
+        if let Some(bytes) = self.local.pending.borrow().get(path) {
+            return Ok(Box::new(std::io::Cursor::new(bytes.clone())));
+        }
+        let file = std::fs::File::open(path).map_err(|error| cannot("read", path, &error))?;
+        Ok(Box::new(file))
+    }
+
+    fn blob_of_file(&self, path: &Path, secret: bool) -> Result<Blob, ModuleError> {
+        let pending = self.local.pending.borrow().get(path).cloned();
+        Ok(self.keep(match pending {
+            Some(bytes) => self.local.blobs.add_bytes(bytes, true),
+            None => self.local.blobs.add_file(path, secret)?,
+        }))
+    }
+
+    fn blob(&self, bytes: Vec<u8>, secret: bool) -> Blob {
+        self.keep(self.local.blobs.add_bytes(bytes, secret))
+    }
+
+    fn tree(&self, folder: &Path) -> Result<Vec<TreeEntry>, ModuleError> {
+        let mut entries = Vec::new();
+        let mut folders = vec![PathBuf::new()];
+        while let Some(relative) = folders.pop() {
+            let full = folder.join(&relative);
+            let listing = std::fs::read_dir(&full).map_err(|error| cannot("list", &full, &error))?;
+            for item in listing {
+                let item = item.map_err(|error| cannot("list", &full, &error))?;
+                let path = relative.join(item.file_name());
+                let meta = item.metadata().map_err(|error| cannot("read", &item.path(), &error))?;
+                let kind = if meta.is_dir() {
+                    folders.push(path.clone());
+                    MemberKind::Directory
+                } else if meta.is_symlink() {
+                    MemberKind::Symlink(std::fs::read_link(item.path()).map_err(|error| cannot("read", &item.path(), &error))?)
+                } else if meta.is_file() {
+                    self.file_kind(&item.path())?
+                } else {
+                    return Err(ModuleError::argument(format!("`{}` is a device, socket or pipe", item.path().display())));
+                };
+                entries.push(TreeEntry { path, kind, mode: meta.mode() & 0o7777 });
+            }
+        }
+        // By components, so that a folder comes right before what is in it.
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(entries)
+    }
+
+    fn render(&self, template: &Path, vars: &Map<String, Value>) -> Result<Vec<u8>, ModuleError> {
+        self.collected.personal.set(true);
+        let mut scope = (self.scope)();
+        if !vars.is_empty() {
+            scope.layers.insert(0, Arc::new(vars.clone()));
+        }
+        match self.local.templates.render(template, &scope) {
+            Ok(text) => Ok(text.into_bytes()),
+            Err(Failure::NeedsFacts) => {
+                self.collected.needs_facts.set(true);
+                Err(ModuleError::argument("the host's facts are not known yet"))
+            }
+            Err(Failure::Wrong(error)) => {
+                let message = error.message.clone();
+                *self.collected.template_error.borrow_mut() = Some(error);
+                Err(ModuleError::argument(message))
+            }
+        }
+    }
+
+    fn is_secret(&self, text: &[u8]) -> bool {
+        let secrets = self.local.secrets.borrow();
+        secrets.iter().any(|secret| text.windows(secret.len()).any(|window| window == secret.as_bytes()))
+    }
+
+    fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {
+        self.local.services.download(url, digest, ca, timeout)
+    }
+
+    fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError> {
+        self.local.services.authority(folder)
+    }
+
+    fn expect_signature(&self, request: SignatureRequest) {
+        *self.collected.signature.borrow_mut() = Some(request);
+    }
+
+    fn expect_file(&self, dest: &Path) {
+        self.collected.personal.set(true);
+        *self.collected.delivers.borrow_mut() = Some(dest.to_owned());
+    }
+}
+
+impl Preparation<'_> {
+    fn file_kind(&self, path: &Path) -> Result<MemberKind, ModuleError> {
+        let blob = self.local.blobs.add_file(path, false)?;
+        Ok(MemberKind::File(blob.digest, blob.size))
+    }
+}
+
+/// Returns the name in the same folder that is nearest to that of `path`.
+fn similar(path: &Path) -> Option<String> {
+    let names: Vec<_> =
+        std::fs::read_dir(path.parent()?).ok()?.flatten().map(|item| item.file_name().to_string_lossy().into_owned()).collect();
+    let name = path.file_name()?.to_string_lossy();
+    crate::diagnostic::nearest(&name, names.iter().map(String::as_str)).map(str::to_owned)
+}
