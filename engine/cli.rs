@@ -231,6 +231,7 @@ pub struct Doc {
 
 /// `kplay lab`
 #[derive(Debug, Args)]
+#[command(after_help = crate::command::LAB_SETTINGS)]
 pub struct Lab {
     #[command(subcommand)]
     pub action: LabCommand,

@@ -18,7 +18,7 @@ use crate::config::{Environment, Screen};
 use crate::diagnostic::{Kind, Result, exit_code};
 use crate::report::printer::Printer;
 
-pub use lab::LabCommand;
+pub use lab::{LabCommand, SETTINGS_HELP as LAB_SETTINGS};
 
 /// Does what the arguments say; returns the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
