@@ -32,6 +32,10 @@ impl Machine {
             }
             return if remove_home && user.home.components().count() > 1 { self.remove(&user.home) } else { Ok(()) };
         };
+        let groups = spec.groups.as_deref();
+        for group in groups.unwrap_or_default() {
+            self.group_number(group)?;
+        }
         let group = match (&spec.group, &now) {
             (Some(group), _) => self.group_number(group)?,
             (None, Some(user)) => known(&user.group),
@@ -45,10 +49,6 @@ impl Machine {
                 self.group_number(name)?
             }
         };
-        let groups = spec.groups.as_deref();
-        for group in groups.unwrap_or_default() {
-            self.group_number(group)?;
-        }
         let old = now.as_ref();
         let uid = match (spec.uid, old) {
             (Some(uid), _) => uid,

@@ -45,3 +45,6 @@ fn verify(pem: &str, key: &str, name: &str) -> Result<(), ModuleError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -37,3 +37,6 @@ impl Machine {
         Ok(bundles.filter_map(|pem| http::authorities(&pem)).next().unwrap_or(RootCerts::WebPki))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -318,30 +318,4 @@ fn no_manager() -> ModuleError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn apt_names_what_it_does_not_know() {
-        let unknown = |text: &str| unknown_package(text);
-        assert_eq!(unknown("Reading…\nE: Unable to locate package ngixn\n").as_deref(), Some("ngixn"));
-        assert_eq!(unknown("E: Version '1.0' for 'nginx' was not found").as_deref(), Some("nginx=1.0"));
-        assert_eq!(unknown("E: Package 'php5' has no installation candidate").as_deref(), Some("php5"));
-        assert_eq!(unknown("E: Could not get lock /var/lib/dpkg/lock-frontend"), None);
-    }
-
-    #[test]
-    fn a_transaction_installs_and_removes() {
-        let packages = Packages {
-            install: vec!["nginx=1.2".into()],
-            remove: vec!["apache2".into()],
-            purge: true,
-            update: false,
-            start_services: false,
-            before: BTreeMap::new(),
-            timeout: 0,
-        };
-        let line = apt_command(&packages).argv.join(" ");
-        assert!(line.ends_with("--purge install -- nginx=1.2 apache2-"), "{line}");
-    }
-}
+mod tests;

@@ -269,40 +269,4 @@ fn lines(text: &str) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_systemd_says_is_read_as_it_is_meant() {
-        let unit = parse(
-            "Id=nginx.service\nType=forking\nActiveState=inactive\nNeedDaemonReload=yes\nMainPID=0\n\
-             EnvironmentFiles=/etc/default/a b (ignore_errors=yes)\nEnvironmentFiles=/etc/c (ignore_errors=no)\n\
-             DropInPaths=/etc/systemd/system/nginx.service.d/a.conf /run/b.conf\n\
-             ExecStart={ path=/usr/sbin/nginx ; argv[]=/usr/sbin/nginx -g daemon on; ; ignore_errors=no ; start_time=[n/a] }",
-        );
-        assert_eq!(unit.environment_files, [PathBuf::from("/etc/default/a b"), "/etc/c".into()]);
-        assert_eq!(unit.drop_ins.len(), 2);
-        assert_eq!(unit.exec_start, "/usr/sbin/nginx -g daemon on;");
-        assert!(unit.need_daemon_reload);
-        assert_eq!(unit.started, 0);
-    }
-
-    #[test]
-    fn a_process_started_a_little_ago() {
-        let started = process_started(std::process::id()).unwrap();
-        let now = since_boot(ClockId::Boottime, 0) + {
-            let time = rustix::time::clock_gettime(ClockId::Boottime);
-            time.tv_sec * 1_000_000_000 + time.tv_nsec
-        };
-        assert!((0..3_600_000_000_000).contains(&(now - started)), "{}", now - started);
-    }
-
-    #[test]
-    fn unit_names_get_their_suffix() {
-        assert_eq!(full_name("kube-apiserver").unwrap(), "kube-apiserver.service");
-        assert_eq!(full_name("foo.bar").unwrap(), "foo.bar.service");
-        assert_eq!(full_name("logrotate.timer").unwrap(), "logrotate.timer");
-        assert!(full_name("--force").is_err());
-        assert!(full_name("a b").is_err());
-    }
-}
+mod tests;

@@ -187,3 +187,6 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

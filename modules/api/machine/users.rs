@@ -139,3 +139,6 @@ fn account_tool<S: AsRef<str>>(words: &[S], input: Option<String>) -> Result<(),
     let said = if said.is_empty() { output.ending() } else { said.to_owned() };
     Err(ModuleError::host(format!("`{program}` failed: {said}")))
 }
+
+#[cfg(test)]
+mod tests;
