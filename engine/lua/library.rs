@@ -81,6 +81,8 @@ pub(super) fn add(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<()> {
     into(&globals).add("play", |lua, shared, value: LuaValue| super::play::register(shared, &shared.frames(lua), &value).map_err(raise))?;
     into(&globals).add("hosts", |lua, shared, pattern: LuaValue| hosts(lua, shared, &pattern))?;
     into(&globals).add("env", |lua, shared, (name, default): (LuaValue, LuaValue)| env(lua, shared, &name, default))?;
+    into(&globals).add("authority", |lua, shared, folder: LuaValue| super::keys::authority(lua, shared, &folder))?;
+    into(&globals).add("key_pair", super::keys::key_pair)?;
     into(&globals).add("read_file", |lua, shared, name: LuaValue| read_file(lua, shared, &name))?;
     if let Some(localhost) = shared.inventory.host("localhost") {
         globals.raw_set("localhost", host_object(lua, shared, localhost.number)?)?;
@@ -119,7 +121,7 @@ fn wrong(lua: &Lua, shared: &Shared, function: &str, message: impl Into<String>)
     raise(shared.problem(&frames, function, 0, Problem::new(Vec::new(), Part::Key, message)))
 }
 
-fn text_of(lua: &Lua, shared: &Shared, function: &str, value: &LuaValue) -> mlua::Result<String> {
+pub(super) fn text_of(lua: &Lua, shared: &Shared, function: &str, value: &LuaValue) -> mlua::Result<String> {
     match value {
         LuaValue::String(text) => match text.to_str() {
             Ok(text) => Ok(text.to_string()),

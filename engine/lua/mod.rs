@@ -7,6 +7,7 @@ mod arguments;
 mod classes;
 mod convert;
 mod error;
+mod keys;
 mod library;
 mod options;
 mod play;
