@@ -48,6 +48,11 @@ impl Example {
         self.signer = Some(signer);
         self
     }
+
+    /// Returns name, arguments, host and controller.
+    pub fn parts(self) -> (&'static str, Value, Fake, Desk) {
+        (self.name, self.arguments, self.host, self.desk)
+    }
 }
 
 impl Upstream for &Example {

@@ -1,5 +1,7 @@
 //! The contract of modules: what they may ask, what they return, and the few places that act on it.
 
+#[cfg(test)]
+mod agreement;
 pub mod archive;
 pub mod change;
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! One task tried out on a host in memory, from its arguments to the proof: what tables of cases are made of.
 
+use std::collections::BTreeMap;
+use std::io::Read;
+
 use serde_json::Value;
 
 use super::error::ModuleError;
 use super::fake::{Desk, Fake, apply};
 use super::module::{Module, Proposal, entry};
+use super::perform::Upstream;
+use super::types::{Blob, Digest};
 
 /// What a task came to.
 pub struct Trial {
@@ -43,4 +48,23 @@ pub fn error_of<M: Module>(arguments: Value, desk: &Desk, host: Fake) -> String 
     let argument = error.argument.map_or_else(String::new, |argument| format!("{argument}: "));
     let hint = error.hint.map_or_else(String::new, |hint| format!(" ({hint})"));
     format!("{argument}{}{hint}", error.message)
+}
+
+/// Serves the contents that a controller in memory has registered while tasks were prepared.
+pub struct Served(pub BTreeMap<Digest, Vec<u8>>);
+
+impl Upstream for Served {
+    fn blob(&mut self, blob: &Blob) -> Result<Box<dyn Read + '_>, ModuleError> {
+        let bytes =
+            self.0.get(&blob.digest).ok_or_else(|| ModuleError::host(format!("no content has the digest {}", blob.digest.hex())))?;
+        Ok(Box::new(bytes.as_slice()))
+    }
+
+    fn sign(&mut self, _: &[u8]) -> Result<String, ModuleError> {
+        Err(ModuleError::host("nobody signs"))
+    }
+
+    fn deliver(&mut self, content: &mut dyn Read) -> Result<(), ModuleError> {
+        std::io::copy(content, &mut std::io::sink()).map(|_| ()).map_err(|error| ModuleError::host(error.to_string()))
+    }
 }

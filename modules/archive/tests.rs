@@ -1,7 +1,7 @@
 //! What `archive` proposes, case by case, and that what comes out is what tar makes.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
@@ -15,8 +15,8 @@ use crate::api::conformance::Example;
 use crate::api::fake::{Desk, Fake};
 use crate::api::machine::Machine;
 use crate::api::module::entry;
-use crate::api::trial::{error_of, trial};
-use crate::api::{Blob, Digest, Inspect, ModuleError, Owner, Perform, Upstream};
+use crate::api::trial::{Served, error_of, trial};
+use crate::api::{Digest, Inspect, Owner, Perform};
 
 enum Part<'a> {
     File(&'a str, &'a str, u32),
@@ -238,24 +238,6 @@ fn the_last_of_several_members_with_one_name_stays() {
     let selected = Manifest::read("x", Box::new(Cursor::new(twice))).unwrap().select("x", 0, &[], &[]).unwrap();
     let found: Vec<_> = selected.wishes.iter().map(|wish| (wish.path.to_str().unwrap(), wish.mode, &wish.kind)).collect();
     assert_eq!(found, [("a", 0o600, &MemberKind::File(Digest::of(b"last"), 4)), ("b", 0o644, &MemberKind::File(Digest::of(b""), 0))]);
-}
-
-/// Serves the blobs that were registered while the task was prepared.
-struct Served(BTreeMap<Digest, Vec<u8>>);
-
-impl Upstream for Served {
-    fn blob(&mut self, blob: &Blob) -> Result<Box<dyn Read + '_>, ModuleError> {
-        let bytes = self.0.get(&blob.digest).ok_or_else(|| ModuleError::host("no such blob"))?;
-        Ok(Box::new(bytes.as_slice()))
-    }
-
-    fn sign(&mut self, _: &[u8]) -> Result<String, ModuleError> {
-        Err(ModuleError::host("nobody signs"))
-    }
-
-    fn deliver(&mut self, _: &mut dyn Read) -> Result<(), ModuleError> {
-        Err(ModuleError::host("nobody takes files"))
-    }
 }
 
 /// Runs a shell script in `folder`.
