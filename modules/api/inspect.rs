@@ -264,10 +264,10 @@ pub struct Facts {
 pub fn owner_id(host: &dyn Inspect, name: &str) -> Result<Owner, ModuleError> {
     match host.user(name)? {
         Some(user) => Ok(user.id),
-        None => match name.parse() {
-            Ok(number) => Ok(Owner::Id(number)),
-            Err(_) if host.may_come(&format!("user `{name}`")) => Ok(Owner::Named(name.to_owned())),
-            Err(_) => Err(ModuleError::host(format!("there is no user `{name}` on this host"))
+        None => match number(name) {
+            Some(number) => Ok(Owner::Id(number)),
+            None if host.may_come(&format!("user `{name}`")) => Ok(Owner::Named(name.to_owned())),
+            None => Err(ModuleError::host(format!("there is no user `{name}` on this host"))
                 .at("owner")
                 .hint("create it first with the `user` module")),
         },
@@ -278,14 +278,19 @@ pub fn owner_id(host: &dyn Inspect, name: &str) -> Result<Owner, ModuleError> {
 pub fn group_id(host: &dyn Inspect, name: &str) -> Result<Owner, ModuleError> {
     match host.group(name)? {
         Some(group) => Ok(group.id),
-        None => match name.parse() {
-            Ok(number) => Ok(Owner::Id(number)),
-            Err(_) if host.may_come(&format!("group `{name}`")) => Ok(Owner::Named(name.to_owned())),
-            Err(_) => Err(ModuleError::host(format!("there is no group `{name}` on this host"))
+        None => match number(name) {
+            Some(number) => Ok(Owner::Id(number)),
+            None if host.may_come(&format!("group `{name}`")) => Ok(Owner::Named(name.to_owned())),
+            None => Err(ModuleError::host(format!("there is no group `{name}` on this host"))
                 .at("group")
                 .hint("create it first with the `group` module")),
         },
     }
+}
+
+/// Reads the number of a user or group; the highest one means "leave it as it is" to the kernel, and nobody has it.
+fn number(name: &str) -> Option<u32> {
+    name.parse().ok().filter(|number| *number != u32::MAX)
 }
 
 /// Returns the attributes an entry shall have: what is asked for, else what it has, else `default_mode` and the agent's user.

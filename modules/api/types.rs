@@ -128,8 +128,8 @@ pub struct Mode(String);
 impl Mode {
     /// Reads a mode; the error says what a mode looks like.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let octal = !text.is_empty() && text.len() <= 5 && text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
-        if octal && text.len() >= 3 || !octal && Self::symbolic(text, 0, false).is_some() {
+        let octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        if octal && (3..=4).contains(&text.len()) || !octal && Self::symbolic(text, 0, false).is_some() {
             Ok(Self(text.to_owned()))
         } else {
             Err(format!("`{text}` is not a file mode; write \"0644\" or \"u+x,go-w\""))
@@ -184,7 +184,9 @@ impl Mode {
                 match operator {
                     '+' => mode |= bits,
                     '-' => mode &= !bits,
-                    _ => mode = mode & !(mask & 0o777) | bits,
+                    // As chmod(1) does, a directory keeps the setuid and setgid bits that are not named.
+                    _ if directory => mode = mode & !(mask & 0o1777) | bits,
+                    _ => mode = mode & !mask | bits,
                 }
                 rest = &rest[end..];
             }
@@ -308,3 +310,6 @@ impl EntryKind {
 pub fn is_below(path: &Path, folder: &Path) -> bool {
     path.starts_with(folder)
 }
+
+#[cfg(test)]
+mod tests;
