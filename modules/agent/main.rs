@@ -1,3 +1,40 @@
 //! The agent: a thin program over the library, frames on standard input and output.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use kplay_modules::agent::serve::serve;
+
+/// What it says when it is called in another way.
+const USAGE: &str = "usage: kplay-agent serve [MARKER] | --version\n";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["--version"] => say(&format!("kplay-agent {}\n", env!("CARGO_PKG_VERSION"))),
+        ["serve"] => run(),
+        // Whatever a login shell prints comes before this line, frames come after it.
+        ["serve", marker] => match say(&format!("\u{1}KPLAY:{marker}\n")) {
+            ExitCode::SUCCESS => run(),
+            failure => failure,
+        },
+        _ => {
+            let _ = std::io::stderr().write_all(USAGE.as_bytes());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> ExitCode {
+    // The standard library has set SIGPIPE to be ignored, and gives commands the default back: a controller that is gone is
+    // an error of the next write, which is noticed, and no reason to die in the middle of a change.
+    if serve(std::io::stdin(), std::io::stdout()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn say(text: &str) -> ExitCode {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 pub use crate::api::forecast::Certainty;
-use crate::api::{Change, Digest, Facts, ModuleError};
+use crate::api::{Change, Digest, Facts, Footprint, ModuleError};
 
 /// Version of everything in this file.
 pub const VERSION: u16 = 1;
@@ -66,8 +66,8 @@ pub enum ToAgent {
     ListRuns,
     /// 8: stop after the change that is being performed; answered by `Done`.
     Cancel,
-    /// 9: changes of another identity's agent in this forecast, to be folded in.
-    Fold(Vec<Change>),
+    /// 9: what tasks of other identities would have done before those that follow; for forecasts.
+    Fold(Vec<Foreseen>),
     /// 10: end of the session.
     Bye,
 }
@@ -112,6 +112,21 @@ pub struct Request {
     pub id: u32,
     /// What to do, in order.
     pub tasks: Vec<Task>,
+}
+
+/// What a task of another identity would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreseen {
+    /// Name of the task.
+    pub task: String,
+    /// What it would do, with contents as far as they are known.
+    pub changes: Vec<Change>,
+    /// What else it may do.
+    pub reach: Footprint,
+    /// How sure that is.
+    pub certainty: Certainty,
+    /// Why no surer.
+    pub because: String,
 }
 
 /// One task.

@@ -347,7 +347,7 @@ pub struct Run {
 }
 
 /// Which parts of a host a change touches in a way its data does not tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Footprint {
     /// Nothing beyond what the change says: a forecast is exact.
     Nothing,

@@ -68,8 +68,11 @@ pub trait Inspect {
     /// Waits between two looks at something that is to change; fails when the task's time is over or the run is stopped.
     fn pause(&self, time: std::time::Duration) -> Result<(), ModuleError> {
         std::thread::sleep(time);
+        self.refresh();
         Ok(())
     }
+    /// Forgets what was remembered of things that change by themselves, or by another agent.
+    fn refresh(&self) {}
 }
 
 /// What is known of a file's content.

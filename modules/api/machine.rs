@@ -33,6 +33,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+pub(crate) use commands::SEARCH;
 pub use commands::kill_running;
 pub(crate) use records::{private_folder, put};
 
@@ -204,6 +205,10 @@ impl Inspect for Machine {
     fn live(&self, _what: &str) -> Result<(), ModuleError> {
         Ok(())
     }
+
+    fn refresh(&self) {
+        self.units.borrow_mut().forget();
+    }
 }
 
 impl Perform for Machine {
@@ -220,6 +225,10 @@ impl Perform for Machine {
 
     fn invert(&mut self, change: &Change) -> Result<Vec<Change>, Irreversible> {
         self.inverse(change)
+    }
+
+    fn settle(&mut self) -> Result<(), ModuleError> {
+        self.sync()
     }
 }
 

@@ -16,6 +16,11 @@ pub trait Perform: Inspect {
     /// Returns the changes that bring back what `change` is about to replace, in the order they have to be performed, or why
     /// that cannot be. Contents that will be needed are kept by the host until the run is forgotten.
     fn invert(&mut self, change: &Change) -> Result<Vec<Change>, Irreversible>;
+
+    /// Makes what was performed survive a loss of power.
+    fn settle(&mut self) -> Result<(), ModuleError> {
+        Ok(())
+    }
 }
 
 /// What performing a change yielded.

@@ -87,7 +87,12 @@ impl Inspect for Forecast<'_> {
     fn run(&self, command: &Command) -> Result<CommandOutput, ModuleError> {
         match &self.changed_by {
             Some(because) => Err(ModuleError::unknown(because.clone())),
-            None => self.base.run(command),
+            None => match self.support.time_left() {
+                Some(left) if left.as_secs() < command.timeout => {
+                    self.base.run(&Command { timeout: left.as_secs().max(1), ..command.clone() })
+                }
+                _ => self.base.run(command),
+            },
         }
     }
 
@@ -158,7 +163,13 @@ impl Inspect for Forecast<'_> {
     }
 
     fn pause(&self, time: Duration) -> Result<(), ModuleError> {
-        self.support.pause(time)
+        self.support.pause(time)?;
+        self.base.refresh();
+        Ok(())
+    }
+
+    fn refresh(&self) {
+        self.base.refresh();
     }
 }
 

@@ -37,6 +37,11 @@ pub trait Support {
         std::thread::sleep(time);
         Ok(())
     }
+
+    /// Returns the time that the task has left, when it is limited.
+    fn time_left(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// What a forecast is made for.

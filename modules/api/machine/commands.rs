@@ -17,7 +17,7 @@ use crate::api::error::{ModuleError, plain};
 use crate::api::inspect::{Command, CommandOutput};
 
 /// Where programs are looked for.
-pub(super) const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SEARCH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Bytes kept of each end of a stream.
 const KEPT: usize = 512 << 10;
 /// How long a group may tidy up after SIGTERM.

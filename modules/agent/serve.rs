@@ -1,0 +1,72 @@
+//! The serving loop: frames in, frames out, one session.
+//!
+//! ```text
+//! Hello -> Ready; Request -> Started*, Outcome*, Done; Undo -> Outcome*, Done; ListRuns -> Runs; Gather -> Facts
+//! ```
+//!
+//! A thread only reads (`serve/link.rs`), so that a stop is seen while work goes on; everything else happens on the caller's
+//! thread: check mode in `serve/foresee.rs`, apply in `serve/work.rs`, other users' tasks in `serve/relay.rs`.
+
+mod foresee;
+mod identities;
+pub mod link;
+mod relay;
+mod report;
+mod session;
+mod supply;
+mod task;
+mod undo;
+mod work;
+
+use std::io::{Read, Write};
+
+use super::wire::{Hello, ToAgent, ToController, VERSION};
+use crate::api::forecast::{Forecast, Purpose};
+use crate::api::machine::Machine;
+use crate::api::{Inspect, ModuleError};
+use link::Link;
+use session::{Fatal, Session};
+
+/// Serves one session on the real host. Returns whether it came to a good end; the controller has been told when not.
+pub fn serve(input: impl Read + Send + 'static, output: impl Write + 'static) -> bool {
+    let link = Link::new(input, output);
+    match begin(&link) {
+        Ok(()) => true,
+        Err(Fatal(error)) => {
+            link.send(&ToController::Fatal(error));
+            false
+        }
+    }
+}
+
+fn begin(link: &Link) -> Result<(), Fatal> {
+    let hello = match link.next() {
+        Some(ToAgent::Hello(hello)) => hello,
+        Some(_) => return Err(Fatal(ModuleError::host("the controller did not greet"))),
+        None => {
+            return match link.broken() {
+                Some(why) => Err(Fatal(ModuleError::host(format!("cannot understand the controller: {why}")))),
+                None => Ok(()),
+            };
+        }
+    };
+    if hello.version != VERSION {
+        let message = format!("the controller speaks version {} of the protocol, this agent version {VERSION}", hello.version);
+        return Err(Fatal(ModuleError::host(message).hint("take controller and agent from one build")));
+    }
+    let state = Machine::state_folder(hello.root.as_deref());
+    let open = || Machine::new(hello.root.clone(), state.clone(), &hello.run);
+    let mut machine = open();
+    link.send(&ToController::Ready { version: VERSION, facts: machine.facts().clone() });
+    serve_on(link, &hello, &mut machine, || open().facts().clone())
+}
+
+fn serve_on(link: &Link, hello: &Hello, machine: &mut Machine, gather: impl Fn() -> crate::api::Facts) -> Result<(), Fatal> {
+    let state = Machine::state_folder(hello.root.as_deref());
+    if hello.check {
+        let forecast = Forecast::new(&*machine, link, Purpose::Check);
+        Session::<Machine>::check(link, hello, state, forecast).run(gather)
+    } else {
+        Session::apply(link, hello, state, machine).run(gather)
+    }
+}

@@ -1,0 +1,278 @@
+//! Tasks of other users: passed on to an agent that runs as that user, whose answers are passed back.
+
+use std::collections::BTreeMap;
+
+use super::link::Link;
+use super::session::{Fatal, Host, Mark, NOT_WANTED, Session, Wanted};
+use super::task::{module_of, skipped};
+use crate::agent::identity::{Identity, Lost};
+use crate::agent::wire::{Foreseen, Outcome, Request, RunEntry, Status, Task, ToAgent, ToController};
+use crate::api::forecast::Certainty;
+use crate::api::journal::Journal;
+use crate::api::{Change, Content, Footprint, Inspect, ModuleError, Perform};
+
+/// Agents of other users, started when their first task comes.
+#[derive(Default)]
+pub(super) struct Relays {
+    agents: BTreeMap<String, Identity>,
+    /// What all identities would have done so far, and who.
+    foreseen: Vec<(Option<String>, Foreseen)>,
+    /// How much of that each agent has been told.
+    told: BTreeMap<String, usize>,
+}
+
+impl Relays {
+    /// Remembers what a task would do, for agents that are yet to be told.
+    pub(super) fn note(&mut self, by: Option<String>, foreseen: Foreseen) {
+        self.foreseen.push((by, foreseen));
+    }
+
+    /// Returns what the agent of `user` has not been told of the others.
+    fn news(&mut self, user: &str) -> Vec<Foreseen> {
+        let told = self.told.insert(user.to_owned(), self.foreseen.len()).unwrap_or(0);
+        let fresh = self.foreseen.get(told..).unwrap_or_default();
+        fresh.iter().filter(|(by, _)| by.as_deref() != Some(user)).map(|(_, foreseen)| foreseen.clone()).collect()
+    }
+
+    /// Says goodbye to all agents and waits for their ends.
+    pub(super) fn close(&mut self) {
+        for (_, agent) in std::mem::take(&mut self.agents) {
+            agent.close();
+        }
+    }
+}
+
+impl<H: Perform> Session<'_, H> {
+    /// Does consecutive tasks of one other user. Returns whether those that follow are to be done.
+    pub(super) fn relay(&mut self, user: &str, tasks: &[Task]) -> Result<bool, Fatal> {
+        if let Err(error) = self.start(user) {
+            return Ok(self.cannot_become(tasks, &error));
+        }
+        let tasks: Vec<Task> = tasks.iter().map(|task| self.without_strangers(task, tasks)).collect();
+        let news = self.relays.news(user);
+        if !news.is_empty() && matches!(self.host, Host::Check(_)) {
+            self.pass(user, &ToAgent::Fold(news));
+        }
+        self.pass(user, &ToAgent::Request(Request { id: 0, tasks: tasks.clone() }));
+        let goes_on = self.pass_back(user, &tasks)?;
+        if let Host::Apply(host) = &self.host {
+            host.refresh();
+        }
+        Ok(goes_on)
+    }
+
+    fn start(&mut self, user: &str) -> Result<(), ModuleError> {
+        if self.relays.agents.contains_key(user) {
+            return Ok(());
+        }
+        let agent = Identity::begin(self.hello, user, self.inspect(), self.link.stop())?;
+        if matches!(self.host, Host::Apply(_)) {
+            super::identities::remember(&self.state, user)?;
+        }
+        self.relays.agents.insert(user.to_owned(), agent);
+        Ok(())
+    }
+
+    fn inspect(&self) -> &dyn Inspect {
+        match &self.host {
+            Host::Check(forecast) => &**forecast,
+            Host::Apply(host) => &**host,
+        }
+    }
+
+    /// Fails the first task that is to be done.
+    fn cannot_become(&mut self, tasks: &[Task], error: &ModuleError) -> bool {
+        for task in tasks {
+            if self.wanted(task, &std::collections::HashSet::new()) == Wanted::No {
+                self.tell(skipped(task, NOT_WANTED));
+                continue;
+            }
+            let progress = super::task::Progress { attempts: 1, ..Default::default() };
+            self.tell(progress.end(task, std::time::Duration::ZERO, Status::Failed, Some(error.clone())));
+            if !task.ignore_errors {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Returns a task as the other agent is to see it: it knows nothing of the tasks of others that this one may wait for.
+    fn without_strangers(&self, task: &Task, company: &[Task]) -> Task {
+        let mut seen = task.clone();
+        let marks = self.marks.borrow();
+        let known = |id: &u32| marks.get(id).copied();
+        if task.when_changed.iter().any(|id| matches!(known(id), Some(Mark::Changed | Mark::Unknown))) {
+            seen.when_changed.clear();
+        } else {
+            seen.when_changed.retain(|id| company.iter().any(|other| other.id == *id));
+            if seen.when_changed.is_empty() && !task.when_changed.is_empty() {
+                // A task that does not exist never changes anything.
+                seen.when_changed.push(u32::MAX);
+            }
+        }
+        seen
+    }
+
+    fn pass(&mut self, user: &str, message: &ToAgent) {
+        if let Some(agent) = self.relays.agents.get_mut(user) {
+            agent.send(message);
+        }
+    }
+
+    /// Passes messages back and forth until the other agent is done.
+    fn pass_back(&mut self, user: &str, tasks: &[Task]) -> Result<bool, Fatal> {
+        let mut goes_on = true;
+        let mut left = tasks.iter();
+        loop {
+            let Some(agent) = self.relays.agents.get_mut(user) else { return Ok(false) };
+            match agent.next(self.link.stop()) {
+                Ok(ToController::Outcome(outcome)) => {
+                    let task = left.find(|task| task.id == outcome.task);
+                    goes_on = outcome.status != Status::Failed || task.is_some_and(|task| task.ignore_errors);
+                    self.outcome_of_other(user, task, outcome);
+                }
+                Ok(ToController::Done { .. }) => return Ok(goes_on && !self.link.is_stopped()),
+                Ok(ToController::Fatal(error)) => return Err(Fatal(error)),
+                Ok(message) => self.pass_up(user, message),
+                Err(Lost(error)) => {
+                    self.relays.agents.remove(user);
+                    return Err(Fatal(error));
+                }
+            }
+        }
+    }
+
+    /// Passes on what is no outcome; questions come with the answer to be passed back.
+    fn pass_up(&mut self, user: &str, message: ToController) {
+        let Some(agent) = self.relays.agents.get_mut(user) else { return };
+        match message {
+            ToController::NeedBlob { digest, .. } => {
+                self.link.send(&message);
+                loop {
+                    let part = answer(self.link, |part| match part {
+                        ToAgent::Blob { digest: of, .. } | ToAgent::NoBlob { digest: of, .. } => *of == digest,
+                        _ => false,
+                    });
+                    let part = part.unwrap_or_else(|message| ToAgent::NoBlob { digest, message });
+                    agent.send(&part);
+                    if !matches!(part, ToAgent::Blob { last: false, .. }) {
+                        return;
+                    }
+                }
+            }
+            ToController::Sign { task, .. } => {
+                self.link.send(&message);
+                let signed = answer(self.link, |signed| matches!(signed, ToAgent::Signed { task: of, .. } if *of == task));
+                agent.send(&signed.unwrap_or_else(|why| ToAgent::Signed { task, certificate: Err(why) }));
+            }
+            ToController::Started { .. } | ToController::Fetched { .. } => self.link.send(&message),
+            ToController::Ready { .. }
+            | ToController::Outcome(_)
+            | ToController::Done { .. }
+            | ToController::Facts(_)
+            | ToController::Runs(_)
+            | ToController::Fatal(_) => {}
+        }
+    }
+
+    fn outcome_of_other(&mut self, user: &str, task: Option<&Task>, mut outcome: Outcome) {
+        if matches!(self.host, Host::Check(_)) {
+            let unknown = outcome.certainty == Certainty::Unknown;
+            let reach = match task.map(module_of) {
+                Some(Ok(module)) if unknown => module.reach(),
+                _ => Footprint::Nothing,
+            };
+            let changes = outcome.changes.iter().map(|report| with_content(&report.change, report.after.as_deref())).collect();
+            let foreseen = Foreseen {
+                task: task.map(|task| task.name.clone()).unwrap_or_default(),
+                changes,
+                reach,
+                certainty: outcome.certainty,
+                because: outcome.because.clone().unwrap_or_default(),
+            };
+            self.fold(std::slice::from_ref(&foreseen));
+            self.relays.note(Some(user.to_owned()), foreseen);
+        }
+        if !self.hello.diff {
+            for report in &mut outcome.changes {
+                (report.before, report.after) = (None, None);
+            }
+        }
+        self.tell(outcome);
+    }
+
+    /// Undoes a run as all other users that have ever been of this one's runs. Returns how many steps that were.
+    pub(super) fn undo_elsewhere(&mut self, run: &str) -> Result<usize, Fatal> {
+        let mut steps = 0;
+        for user in super::identities::known(&self.state) {
+            if !self.runs_of(&user).iter().any(|entry| entry.run == run) {
+                continue;
+            }
+            self.pass(&user, &ToAgent::Undo { run: run.to_owned() });
+            loop {
+                let Some(agent) = self.relays.agents.get_mut(&user) else { break };
+                match agent.next(self.link.stop()) {
+                    Ok(ToController::Outcome(outcome)) => {
+                        steps += 1;
+                        self.tell(outcome);
+                    }
+                    Ok(ToController::Fatal(error)) | Err(Lost(error)) => return Err(Fatal(error)),
+                    Ok(ToController::Done { .. }) => break,
+                    Ok(_) => {}
+                }
+            }
+        }
+        Ok(steps)
+    }
+
+    /// Answers which runs this host remembers, of all identities.
+    pub(super) fn list_runs(&mut self) {
+        let mut runs = Journal::list(&self.state);
+        for user in super::identities::known(&self.state) {
+            for entry in self.runs_of(&user) {
+                match runs.iter_mut().find(|known| known.run == entry.run) {
+                    Some(known) => {
+                        known.changes += entry.changes;
+                        known.finished &= entry.finished;
+                        known.undone &= entry.undone;
+                    }
+                    None => runs.push(entry),
+                }
+            }
+        }
+        runs.sort_by(|one, other| (other.started, &other.run).cmp(&(one.started, &one.run)));
+        self.link.send(&ToController::Runs(runs));
+    }
+
+    /// Returns the runs that another user's agent remembers; none when that user cannot be become any more.
+    fn runs_of(&mut self, user: &str) -> Vec<RunEntry> {
+        if self.start(user).is_err() {
+            return Vec::new();
+        }
+        self.pass(user, &ToAgent::ListRuns);
+        loop {
+            let Some(agent) = self.relays.agents.get_mut(user) else { return Vec::new() };
+            match agent.next(self.link.stop()) {
+                Ok(ToController::Runs(runs)) => return runs,
+                Ok(_) => {}
+                Err(_) => return Vec::new(),
+            }
+        }
+    }
+}
+
+fn answer(link: &Link, wanted: impl Fn(&ToAgent) -> bool) -> Result<ToAgent, String> {
+    link.answer(wanted).map_err(|error| error.message)
+}
+
+/// Returns a change with the content that was reported beside it.
+fn with_content(change: &Change, after: Option<&[u8]>) -> Change {
+    match (change, after) {
+        (Change::WriteFile(write), Some(bytes)) if write.content.digest() == crate::api::Digest::of(bytes) => {
+            let mut write = write.clone();
+            write.content = Content::Inline(bytes.to_vec());
+            Change::WriteFile(write)
+        }
+        _ => change.clone(),
+    }
+}

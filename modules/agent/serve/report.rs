@@ -1,0 +1,88 @@
+//! What the controller is told of a change: enough to show it, and no secret.
+
+use std::path::Path;
+
+use crate::agent::wire::ChangeReport;
+use crate::api::change::{Run, WriteFile};
+use crate::api::{Blob, Change, Command, Content, EntryKind, Inspect};
+
+/// Largest text that is shown in a diff, bytes.
+const SHOWN: u64 = 1 << 20;
+
+/// How changes are reported.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// With contents before and after.
+    pub(super) diff: bool,
+    /// Without anything that the task was told or saw.
+    pub(super) sensitive: bool,
+}
+
+/// Returns what is told of `change`, which `host` is about to see.
+pub(super) fn report(host: &dyn Inspect, change: &Change, manner: Manner) -> ChangeReport {
+    let (before, after) = if manner.diff && !manner.sensitive { contents(host, change) } else { (None, None) };
+    ChangeReport { change: without_contents(change, manner.sensitive), before, after }
+}
+
+fn contents(host: &dyn Inspect, change: &Change) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+    match change {
+        Change::WriteFile(write) if !write.secret => match &write.content {
+            Content::Inline(bytes) => match showable(bytes) {
+                Some(after) => (now(host, &write.path), Some(after)),
+                None => (None, None),
+            },
+            // The controller has it.
+            Content::Blob(blob) if !blob.secret && blob.size <= SHOWN => (now(host, &write.path), None),
+            Content::Blob(_) => (None, None),
+        },
+        Change::Remove { path, before } if before.kind == EntryKind::File => (now(host, path), None),
+        Change::Download(download) if download.before.is_some() => (now(host, &download.path), None),
+        _ => (None, None),
+    }
+}
+
+/// Returns a file's content as it is now, when it may be shown.
+fn now(host: &dyn Inspect, path: &Path) -> Option<Vec<u8>> {
+    let entry = host.entry(path).ok()??;
+    if entry.kind != EntryKind::File || entry.size > SHOWN {
+        return None;
+    }
+    showable(&host.read(path, SHOWN).ok()?)
+}
+
+/// Returns a text that may be shown.
+fn showable(bytes: &[u8]) -> Option<Vec<u8>> {
+    let text = bytes.len() as u64 <= SHOWN && !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok();
+    let key = bytes.windows(KEY.len()).any(|window| window == KEY);
+    (text && !key).then(|| bytes.to_vec())
+}
+
+/// What every private key in PEM form contains.
+const KEY: &[u8] = b"PRIVATE KEY-----";
+
+/// Returns the change without what is inside files, and without what is secret.
+pub(super) fn without_contents(change: &Change, sensitive: bool) -> Change {
+    match change {
+        Change::WriteFile(write) => {
+            let secret = write.secret || sensitive;
+            let blob = Blob { digest: write.content.digest(), size: write.content.size(), secret };
+            Change::WriteFile(WriteFile { content: Content::Blob(blob), secret, ..write.clone() })
+        }
+        Change::Run(run) if run.secret || sensitive => {
+            let command = Command { timeout: run.command.timeout, ..Command::new(["(a sensitive command)"]) };
+            Change::Run(Run { command, secret: true, ..run.clone() })
+        }
+        Change::User { name, before, after, remove_home } => {
+            let mut after = after.clone();
+            if let Some(hash) = after.as_mut().and_then(|spec| spec.password_hash.as_mut()) {
+                "(hidden)".clone_into(hash);
+            }
+            let mut before = before.clone();
+            if let Some(spec) = &mut before {
+                spec.password_hash = None;
+            }
+            Change::User { name: name.clone(), before, after, remove_home: *remove_home }
+        }
+        other => other.clone(),
+    }
+}

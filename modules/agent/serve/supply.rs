@@ -1,0 +1,211 @@
+//! What the agent asks the controller for: contents by digest, signatures, a place for fetched files.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Cursor, Read};
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+
+use super::link::Link;
+use crate::agent::wire::{ToAgent, ToController};
+use crate::api::forecast::Support;
+use crate::api::{Blob, Digest, ModuleError, Upstream};
+
+/// Contents up to this size are remembered, so that a file used by several tasks, or by check and apply of one, travels once.
+const REMEMBERED: u64 = 1 << 20;
+/// Memory for all of them, bytes.
+const MEMORY: usize = 32 << 20;
+/// What is read whole for a forecast or a validation, bytes.
+const WHOLE: u64 = 64 << 20;
+/// Largest inflated part, bytes: a part is one frame.
+const PART: u64 = 16 << 20;
+/// Size of the parts that fetched files travel in, bytes.
+const SENT: usize = 128 << 10;
+
+/// Small contents of this session, oldest first out.
+#[derive(Default)]
+pub struct Contents {
+    known: HashMap<Digest, Arc<[u8]>>,
+    order: VecDeque<Digest>,
+    size: usize,
+}
+
+impl Contents {
+    fn get(&self, digest: &Digest) -> Option<Arc<[u8]>> {
+        self.known.get(digest).cloned()
+    }
+
+    fn put(&mut self, digest: Digest, bytes: Vec<u8>) {
+        if self.known.contains_key(&digest) {
+            return;
+        }
+        self.size += bytes.len();
+        self.known.insert(digest, bytes.into());
+        self.order.push_back(digest);
+        while self.size > MEMORY
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.size -= self.known.remove(&oldest).map_or(0, |bytes| bytes.len());
+        }
+    }
+}
+
+impl Link {
+    /// Returns a reader of a blob's content; its digest is verified by the time the reader ends.
+    pub(super) fn blob(&self, blob: &Blob) -> Box<dyn Read + '_> {
+        if let Some(bytes) = self.contents.borrow().get(&blob.digest) {
+            return Box::new(Cursor::new(bytes));
+        }
+        self.send(&ToController::NeedBlob { digest: blob.digest, offset: 0 });
+        Box::new(Arriving {
+            link: self,
+            blob: blob.clone(),
+            hasher: Sha256::new(),
+            arrived: 0,
+            part: Cursor::default(),
+            kept: (blob.size <= REMEMBERED).then(Vec::new),
+            over: false,
+        })
+    }
+}
+
+impl Support for Link {
+    fn content(&self, blob: &Blob) -> Result<Vec<u8>, ModuleError> {
+        if blob.size > WHOLE {
+            return Err(ModuleError::unknown(format!("a content of {} MiB is too large to look into", blob.size >> 20)));
+        }
+        let mut bytes = Vec::new();
+        self.blob(blob).read_to_end(&mut bytes).map_err(|error| ModuleError::unknown(error.to_string()))?;
+        Ok(bytes)
+    }
+
+    fn pause(&self, time: std::time::Duration) -> Result<(), ModuleError> {
+        self.wait(time)
+    }
+
+    fn time_left(&self) -> Option<std::time::Duration> {
+        self.time_left()
+    }
+}
+
+/// A blob on its way.
+struct Arriving<'a> {
+    link: &'a Link,
+    blob: Blob,
+    hasher: Sha256,
+    arrived: u64,
+    part: Cursor<Vec<u8>>,
+    /// What has arrived, while it is to be remembered.
+    kept: Option<Vec<u8>>,
+    over: bool,
+}
+
+impl Arriving<'_> {
+    /// Waits for the next part, and judges the whole after the last.
+    fn next_part(&mut self) -> io::Result<()> {
+        let digest = self.blob.digest;
+        let answer = self.link.answer(|message| match message {
+            ToAgent::Blob { digest: of, .. } | ToAgent::NoBlob { digest: of, .. } => *of == digest,
+            _ => false,
+        });
+        let (bytes, deflated, last) = match answer {
+            Ok(ToAgent::Blob { bytes, deflated, last, .. }) => (bytes, deflated, last),
+            Ok(ToAgent::NoBlob { message, .. }) => {
+                self.over = true;
+                return Err(io::Error::other(message));
+            }
+            Ok(_) | Err(_) => {
+                self.over = true;
+                return Err(io::Error::other("the connection to the controller is gone"));
+            }
+        };
+        self.over = last;
+        let bytes = if deflated { inflate(&bytes)? } else { bytes };
+        self.hasher.update(&bytes);
+        self.arrived += bytes.len() as u64;
+        if let Some(kept) = &mut self.kept {
+            kept.extend_from_slice(&bytes);
+        }
+        let too_long = self.arrived > self.blob.size;
+        if too_long || last && Digest(std::mem::take(&mut self.hasher).finalize().into()) != digest {
+            self.kept = None;
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the controller sent other content than the task named"));
+        }
+        if last && let Some(kept) = self.kept.take() {
+            self.link.contents.borrow_mut().put(digest, kept);
+        }
+        self.part = Cursor::new(bytes);
+        Ok(())
+    }
+}
+
+impl Read for Arriving<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.part.read(buffer)?;
+            if count > 0 || self.over || buffer.is_empty() {
+                return Ok(count);
+            }
+            self.next_part()?;
+        }
+    }
+}
+
+impl Drop for Arriving<'_> {
+    /// Lets the rest pass, so that it is not taken for the beginning of a later answer.
+    fn drop(&mut self) {
+        self.kept = None;
+        while !self.over && !self.link.stop().is_ended() {
+            let _ = self.next_part();
+        }
+    }
+}
+
+fn inflate(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut inflated = Vec::new();
+    flate2::read::DeflateDecoder::new(bytes).take(PART + 1).read_to_end(&mut inflated)?;
+    if inflated.len() as u64 > PART {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a part of a content is larger than the protocol allows"));
+    }
+    Ok(inflated)
+}
+
+/// The controller, as a task's changes see it while they are performed.
+pub(super) struct ForTask<'a> {
+    pub(super) link: &'a Link,
+    pub(super) task: u32,
+}
+
+impl Upstream for ForTask<'_> {
+    fn blob(&mut self, blob: &Blob) -> Result<Box<dyn Read + '_>, ModuleError> {
+        Ok(self.link.blob(blob))
+    }
+
+    fn sign(&mut self, request: &[u8]) -> Result<String, ModuleError> {
+        let task = self.task;
+        self.link.send(&ToController::Sign { task, request: request.to_vec() });
+        match self.link.answer(|message| matches!(message, ToAgent::Signed { task: of, .. } if *of == task))? {
+            ToAgent::Signed { certificate, .. } => {
+                certificate.map_err(|why| ModuleError::host(format!("the controller does not sign: {why}")))
+            }
+            _ => Err(ModuleError::host("the controller gave no answer")),
+        }
+    }
+
+    fn deliver(&mut self, content: &mut dyn Read) -> Result<(), ModuleError> {
+        let failed =
+            |error: io::Error| ModuleError::host(format!("cannot read the file to be fetched: {}", crate::api::error::plain(&error)));
+        loop {
+            let mut bytes = Vec::with_capacity(SENT);
+            content.take(SENT as u64).read_to_end(&mut bytes).map_err(failed)?;
+            let last = bytes.len() < SENT;
+            self.link.send(&ToController::Fetched { task: self.task, bytes, last });
+            if last {
+                return Ok(());
+            }
+            if self.link.stop().is_ended() {
+                return Err(ModuleError::host("the connection to the controller is gone"));
+            }
+        }
+    }
+}

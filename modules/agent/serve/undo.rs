@@ -1,0 +1,113 @@
+//! Undo: a run's changes taken back, newest first, from the journal that it left on this host.
+
+use std::time::{Duration, Instant};
+
+use super::report::{Manner, report};
+use super::session::{Fatal, Host, Session};
+use super::task::Progress;
+use crate::agent::wire::{ChangeReport, Outcome, Status, Task, ToController};
+use crate::api::journal::{Journal, Kept, Step};
+use crate::api::{Change, EntryKind, ModuleError, Perform};
+
+impl<H: Perform> Session<'_, H> {
+    /// Undoes a run as far as that is possible; each step has an outcome of its own. The undo is a run itself.
+    pub(super) fn undo(&mut self, run: &str) -> Result<(), Fatal> {
+        let elsewhere = self.undo_elsewhere(run)?;
+        match Journal::undo_plan(&self.state, run) {
+            Ok(plan) => self.undo_steps(run, &plan)?,
+            // Its changes may all have been another identity's.
+            Err(_) if elsewhere > 0 => {}
+            Err(error) => self.tell(Progress::default().end(&Task::default(), Duration::ZERO, Status::Failed, Some(error))),
+        }
+        self.flush()?;
+        self.link.send(&ToController::Done { id: 0 });
+        Ok(())
+    }
+
+    fn undo_steps(&mut self, run: &str, plan: &[Step]) -> Result<(), Fatal> {
+        let mut complete = true;
+        for step in plan {
+            if self.link.is_stopped() {
+                return Ok(());
+            }
+            let outcome = self.undo_step(run, step)?;
+            complete &= outcome.status != Status::Failed;
+            self.tell(outcome);
+        }
+        if complete && matches!(self.host, Host::Apply(_)) {
+            Journal::mark_undone(&self.state, run).map_err(Fatal)?;
+        }
+        Ok(())
+    }
+
+    fn undo_step(&mut self, run: &str, step: &Step) -> Result<Outcome, Fatal> {
+        let since = Instant::now();
+        let task = Task { id: step.task, name: step.name.clone(), ..Task::default() };
+        let mut progress = Progress { because: Some(step.name.clone()), attempts: 1, ..Progress::default() };
+        let inverse = match &step.inverse {
+            Ok(inverse) => inverse,
+            Err(irreversible) => {
+                progress.because = Some(format!("{}: {}", step.name, irreversible.0));
+                return Ok(progress.end(&task, since.elapsed(), Status::Skipped, None));
+            }
+        };
+        for change in inverse {
+            match self.undo_change(run, &task, change)? {
+                Ok(Undone::Made(report)) => progress.changes.push(*report),
+                Ok(Undone::Kept(why)) => progress.because = Some(format!("{}: {why}", step.name)),
+                Err(error) => return Ok(progress.end(&task, since.elapsed(), Status::Failed, Some(error))),
+            }
+        }
+        let status = if progress.changes.is_empty() { Status::Ok } else { Status::Changed };
+        Ok(progress.end(&task, since.elapsed(), status, None))
+    }
+
+    fn undo_change(&mut self, run: &str, task: &Task, change: &Change) -> Result<Result<Undone, ModuleError>, Fatal> {
+        let manner = Manner { diff: self.hello.diff, sensitive: false };
+        let host: &dyn crate::api::Inspect = match &self.host {
+            Host::Check(forecast) => &**forecast,
+            Host::Apply(host) => &**host,
+        };
+        if let Some(why) = match needless(host, change) {
+            Ok(why) => why,
+            Err(error) => return Ok(Err(error)),
+        } {
+            return Ok(Ok(Undone::Kept(why)));
+        }
+        let report = Box::new(report(host, change, manner));
+        if let Host::Check(forecast) = &mut self.host {
+            let _ = forecast.fold(change, &crate::api::forecast::Sureness::default(), &task.name);
+            return Ok(Ok(Undone::Made(report)));
+        }
+        self.journal()?;
+        let (Host::Apply(host), Some(journal)) = (&mut self.host, &mut self.journal) else { return Ok(Ok(Undone::Made(report))) };
+        let inverse = host.invert(change);
+        let done = journal.intend(task.id, &task.name, change, inverse).and_then(|intended| {
+            let performed = Kept::of(&self.state, run).and_then(|mut kept| host.perform(change, &mut kept));
+            match performed {
+                Ok(_) => journal.done(intended),
+                Err(error) => {
+                    journal.failed(intended)?;
+                    Err(error)
+                }
+            }
+        });
+        Ok(done.map(|()| Undone::Made(report)))
+    }
+}
+
+/// What became of one change of an undo.
+enum Undone {
+    Made(Box<ChangeReport>),
+    /// Nothing, for this reason.
+    Kept(String),
+}
+
+/// Returns why a change of an undo is not to be made: it is not needed, or would take away what others have put there.
+fn needless(host: &dyn crate::api::Inspect, change: &Change) -> Result<Option<String>, ModuleError> {
+    let Change::Remove { path, before } = change else { return Ok(None) };
+    let Some(entry) = host.entry(path)? else { return Ok(Some(format!("`{}` is gone already", path.display()))) };
+    let folder = before.kind == EntryKind::Directory && entry.kind == EntryKind::Directory;
+    let kept = folder && !host.list(path)?.is_empty();
+    Ok(kept.then(|| format!("`{}` is kept, since it is not empty", path.display())))
+}
