@@ -81,7 +81,7 @@ struct Meta {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Line {
-    Intended { entry: u32, task: u32, name: String, change: Change, inverse: Result<Vec<Change>, String> },
+    Intended { entry: u32, task: u32, name: String, change: Box<Change>, inverse: Result<Vec<Change>, String> },
     Done(u32),
     Failed(u32),
 }
@@ -128,7 +128,7 @@ impl Journal {
         });
         self.unsynced.extend(contents);
         let inverse = inverse.map_err(|irreversible| irreversible.0);
-        self.append(&Line::Intended { entry, task, name: name.to_owned(), change: without_content(change), inverse })?;
+        self.append(&Line::Intended { entry, task, name: name.to_owned(), change: Box::new(without_content(change)), inverse })?;
         self.entries += 1;
         Ok(Intended(entry))
     }
@@ -319,7 +319,7 @@ fn plan(lines: Vec<Line>) -> Vec<Step> {
     let failed: Vec<u32> = lines.iter().filter_map(|line| if let Line::Failed(entry) = line { Some(*entry) } else { None }).collect();
     let steps = lines.into_iter().rev().filter_map(|line| match line {
         Line::Intended { entry, task, name, change, inverse } if !failed.contains(&entry) => {
-            Some(Step { task, name, change, inverse: inverse.map_err(Irreversible) })
+            Some(Step { task, name, change: *change, inverse: inverse.map_err(Irreversible) })
         }
         _ => None,
     });

@@ -28,9 +28,8 @@ const SCOPE_SITE: u8 = 200;
 /// Returns the addresses of each interface, IPv4 first, without the loopback's and those valid on one link only. Empty when
 /// the kernel does not answer.
 pub(super) fn by_interface() -> BTreeMap<String, Vec<String>> {
-    let socket = match rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None) {
-        Ok(socket) => socket,
-        Err(_) => return BTreeMap::new(),
+    let Ok(socket) = rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None) else {
+        return BTreeMap::new();
     };
     let mut found = ask(&socket).unwrap_or_default();
     found.sort_by_key(|(_, address)| address.is_ipv6());

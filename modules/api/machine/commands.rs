@@ -155,10 +155,9 @@ impl Running {
         let mut stdin = self.child.stdin.take();
         let mut stdout = self.child.stdout.take();
         let mut stderr = self.child.stderr.take();
-        for fd in [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)] {
-            if let Some(fd) = fd {
-                rustix::io::ioctl_fionbio(fd, true)?;
-            }
+        let fds = [stdin.as_ref().map(AsFd::as_fd), stdout.as_ref().map(AsFd::as_fd), stderr.as_ref().map(AsFd::as_fd)];
+        for fd in fds.into_iter().flatten() {
+            rustix::io::ioctl_fionbio(fd, true)?;
         }
         let (mut out, mut err) = (Kept::default(), Kept::default());
         let mut last: Option<Instant> = None;
