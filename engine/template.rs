@@ -38,23 +38,28 @@ pub enum Failure {
 
 impl Default for Templates {
     fn default() -> Self {
-        let mut environment = Environment::new();
-        environment.set_undefined_behavior(UndefinedBehavior::Strict);
-        // Only with it do errors about undefined values name them.
-        environment.set_debug(true);
-        environment.set_auto_escape_callback(|_| AutoEscape::None);
-        environment.set_formatter(format);
-        environment.set_fuel(Some(FUEL));
-        environment.set_path_join_callback(join);
-        environment.set_loader(load);
-        environment.set_auto_reload(false);
-        let mut syntax = minijinja::syntax::SyntaxConfig::builder();
-        if let Ok(syntax) = syntax.keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build() {
-            environment.set_syntax(syntax);
-        }
-        filters::add(&mut environment);
-        Self { environment }
+        Self { environment: environment() }
     }
+}
+
+/// Creates the environment that all templates are rendered in, those in variables of the inventory too.
+pub(crate) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    // Only with it do errors about undefined values name them.
+    environment.set_debug(true);
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_formatter(format);
+    environment.set_fuel(Some(FUEL));
+    environment.set_path_join_callback(join);
+    environment.set_loader(load);
+    environment.set_auto_reload(false);
+    let mut syntax = minijinja::syntax::SyntaxConfig::builder();
+    if let Ok(syntax) = syntax.keep_trailing_newline(true).trim_blocks(true).lstrip_blocks(true).build() {
+        environment.set_syntax(syntax);
+    }
+    filters::add(&mut environment);
+    environment
 }
 
 impl Templates {

@@ -22,10 +22,7 @@ pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -
     let hosts = Hosts::new(&arguments.hosts, &arguments.connection, environment)?;
     let inventory = hosts.read(None)?;
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
-    let chosen = match &hosts.limit {
-        Some(limit) => inventory.select(&format!("{}:&{limit}", arguments.pattern))?,
-        None => inventory.select(&arguments.pattern)?,
-    };
+    let chosen = inventory.select_within(&arguments.pattern, hosts.limit.as_deref())?;
     if chosen.is_empty() {
         return Err(Diagnostic::user(format!("the pattern `{}` selects no host", arguments.pattern)));
     }

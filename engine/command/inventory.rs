@@ -1,6 +1,7 @@
 //! `kplay inventory`: hosts, groups and variables as `ansible-inventory` prints them.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
@@ -8,24 +9,26 @@ use crate::cli;
 use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code, nearest};
 use crate::inventory::{Group, Host, Inventory};
+use crate::report::Secrets;
 use crate::report::printer::Printer;
 
 /// Prints what was asked for.
 pub fn run(arguments: &cli::Inventory, environment: &Environment, printer: Printer) -> Result<u8> {
     let hosts = Hosts::new(&arguments.hosts, &cli::Connection::default(), environment)?;
-    let inventory = hosts.read(None)?;
+    // As a playbook in this folder would see it.
+    let inventory = hosts.read(Some(Path::new(".")))?;
     for warning in inventory.warnings() {
         printer.warning(warning);
     }
     let text = if let Some(name) = &arguments.host {
         let host = inventory.known_host(name)?;
-        pretty(&sorted(&Value::Object(inventory.values(host)?)))
+        pretty(masked(&inventory, sorted(&Value::Object(inventory.values(host)?))))
     } else if let Some(name) = &arguments.graph {
         graph(&inventory, find_group(&inventory, name)?)
     } else {
         let limit = hosts.limit.as_deref().map(|limit| inventory.select(limit)).transpose()?;
         let shown = limit.map(|hosts| hosts.into_iter().map(|host| host.number).collect());
-        pretty(&sorted(&list(&inventory, shown.as_ref())))
+        pretty(masked(&inventory, sorted(&list(&inventory, shown.as_ref()))))
     };
     printer.text(&text);
     Ok(exit_code::DONE)
@@ -153,12 +156,20 @@ fn sorted(value: &Value) -> Value {
     }
 }
 
-fn pretty(value: &Value) -> String {
+/// Hides what came out of encrypted files.
+fn masked(inventory: &Inventory, mut value: Value) -> Value {
+    let secrets = Secrets::default();
+    secrets.add(inventory.secrets());
+    secrets.mask_value(&mut value);
+    value
+}
+
+fn pretty(value: Value) -> String {
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
     // Writing a value into memory cannot fail.
-    let _ = serde::Serialize::serialize(value, &mut serializer);
+    let _ = serde::Serialize::serialize(&value, &mut serializer);
     text.push(b'\n');
     String::from_utf8_lossy(&text).into_owned()
 }

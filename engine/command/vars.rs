@@ -1,23 +1,29 @@
 //! `kplay vars`: which value a host's variable has, where it comes from, and which values it overrides.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::cli;
 use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code, nearest};
 use crate::inventory::{Host, Inventory, Variable};
+use crate::report::Secrets;
 use crate::report::printer::Printer;
 
 /// Explains one variable, or lists all.
 pub fn run(arguments: &cli::Vars, environment: &Environment, printer: Printer) -> Result<u8> {
     let hosts = Hosts::new(&arguments.hosts, &cli::Connection::default(), environment)?;
-    let inventory = hosts.read(None)?;
+    // As a playbook in this folder would see it.
+    let inventory = hosts.read(Some(Path::new(".")))?;
     let host = inventory.known_host(&arguments.host)?;
     let text = match &arguments.key {
         Some(key) => explain(&inventory, host, key)?,
         None => host.keys().iter().map(|key| explain(&inventory, host, key)).collect::<Result<_>>()?,
     };
-    printer.text(&text);
+    let secrets = Secrets::default();
+    secrets.add(inventory.secrets());
+    printer.text(&secrets.mask(&text));
     Ok(exit_code::DONE)
 }
 

@@ -89,6 +89,16 @@ impl Builder {
         index
     }
 
+    /// Returns the number of the host called `name`, which is made in `ungrouped` if it is new.
+    pub fn lone_host(&mut self, name: &str) -> usize {
+        let is_new = !self.host_index.contains_key(name);
+        let host = self.host(name);
+        if is_new {
+            self.member(UNGROUPED, host);
+        }
+        host
+    }
+
     /// Puts a host into a group.
     pub fn member(&mut self, group: usize, host: usize) {
         if self.groups[group].members.insert(host) {

@@ -15,7 +15,7 @@ mod tests;
 mod variables;
 mod vars_files;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -141,6 +141,16 @@ impl Inventory {
     /// Returns the hosts that `pattern` selects, each once, in inventory order of its parts. An unknown name is an error.
     pub fn select(&self, pattern: &str) -> Result<Vec<&Host>> {
         pattern::select(&self.0, pattern)
+    }
+
+    /// Returns the hosts that `pattern` selects, in its order, as far as `limit` selects them too.
+    pub fn select_within(&self, pattern: &str, limit: Option<&str>) -> Result<Vec<&Host>> {
+        let mut hosts = self.select(pattern)?;
+        if let Some(limit) = limit {
+            let kept: HashSet<_> = self.select(limit)?.iter().map(|host| host.number).collect();
+            hosts.retain(|host| kept.contains(&host.number));
+        }
+        Ok(hosts)
     }
 
     /// Returns the value of a host's variable, templates in it rendered; `None` when it is not defined.

@@ -2,27 +2,18 @@
 
 use std::sync::{Arc, LazyLock};
 
-use minijinja::value::{Enumerator, Object, ObjectRepr, Serde, Value as Jinja};
-use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior};
+use minijinja::value::{Enumerator, Object, ObjectRepr, Value as Jinja};
+use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
 use super::{Data, Host, Variable};
 use crate::diagnostic::{Diagnostic, Result, nearest};
+use crate::template::{environment, from_json, to_json};
 
-/// Steps that one template may take; no honest variable comes near.
-const FUEL: u64 = 1_000_000;
 /// Variables that may refer to one another in a row.
 const DEPTH: usize = 50;
 
-static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
-    environment.set_fuel(Some(FUEL));
-    // Without it an undefined variable is not named in the error.
-    environment.set_debug(true);
-    environment
-});
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 /// Returns a variable's value, rendered; `None` when it is not defined.
 pub fn value(data: &Arc<Data>, host: &Host, key: &str) -> Result<Option<Value>> {
@@ -78,7 +69,7 @@ impl Reader<'_> {
                 context.insert(name, value);
             }
         }
-        let context = Jinja::from_pairs(context.into_iter().map(|(name, value)| (name, Jinja::from(Serde(&value)))).chain(lazy));
+        let context = Jinja::from_pairs(context.into_iter().map(|(name, value)| (name, from_json(&value))).chain(lazy));
         // A template that is one expression keeps the type of its value, as Ansible's do.
         if let Some(expression) = lone_expression(text) {
             let compiled = ENVIRONMENT.compile_expression(expression).map_err(|error| failed(&error))?;
@@ -86,8 +77,8 @@ impl Reader<'_> {
             if result.is_undefined() {
                 return Err(failed(&minijinja::Error::new(ErrorKind::UndefinedError, format!("`{expression}` is undefined"))));
             }
-            return serde_json::to_value(&result).map_err(|error| {
-                Diagnostic::user(format!("the value of `{key}` cannot be kept: {error}")).at(variable.place()).on(&host.name)
+            return to_json(&result).ok_or_else(|| {
+                Diagnostic::user(format!("the value of `{key}` is no data that can be kept")).at(variable.place()).on(&host.name)
             });
         }
         template.render(context).map(Value::String).map_err(|error| failed(&error))
@@ -190,10 +181,10 @@ impl Object for OneHost {
         let key = key.as_str()?;
         let reader = Reader { data: &self.all.data, path: self.all.path.clone() };
         if let Some(value) = reader.magic(host, key) {
-            return Some(Jinja::from(Serde(&value)));
+            return Some(from_json(&value));
         }
         match reader.variable(host, key) {
-            Ok(value) => value.map(|value| Jinja::from(Serde(&value))),
+            Ok(value) => value.map(|value| from_json(&value)),
             Err(error) => Some(minijinja::Error::new(ErrorKind::InvalidOperation, format!("{error}, on {}", host.name)).into()),
         }
     }

@@ -42,9 +42,11 @@ pub trait Decrypt {
 /// Reads all sources into one inventory.
 pub fn load(sources: &Sources<'_>) -> Result<Inventory> {
     let mut builder = Builder::new();
+    // A folder that is named twice counts where it is named last.
     let mut folders: Vec<PathBuf> = Vec::new();
     let mut add_folder = |folder: PathBuf| {
-        folders.retain(|known| *known != folder);
+        let real = |path: &Path| if path.as_os_str().is_empty() { Path::new(".").canonicalize() } else { path.canonicalize() }.ok();
+        folders.retain(|known| real(known) != real(&folder));
         folders.push(folder);
     };
     for source in sources.inventories {
@@ -72,7 +74,7 @@ pub fn load(sources: &Sources<'_>) -> Result<Inventory> {
 fn host_list(builder: &mut Builder, list: &str) -> Result<()> {
     for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
         let (name, port) = range::split_port(name).map_err(|why| Diagnostic::user(format!("`-i {list}` names no host: {why}")))?;
-        let host = builder.host(name);
+        let host = builder.lone_host(name);
         if let Some(port) = port {
             let value = serde_json::Value::from(port);
             let file = Path::new("-i").into();
