@@ -10,10 +10,13 @@ use crate::config::{Hosts, Mode};
 use crate::diagnostic::{Diagnostic, Result};
 use crate::inventory::{Host, Inventory};
 use crate::schedule::{Greeting, Sessions};
-use crate::transport::{Agents, Target};
+use crate::transport::{self, Agents, Target};
+use crate::vault;
 
 /// Prepares conversations for a new run; returns them and its name. Ctrl-C is listened to from here on.
 pub fn sessions(hosts: &Hosts, mode: Mode) -> Result<(Sessions, String)> {
+    // Without a terminal nobody is asked, and the key counts as one that cannot be used.
+    transport::ask_passphrases_with(Box::new(|key| vault::ask(&format!("passphrase of `{}`: ", key.display())).ok()));
     let run = run_name()?;
     let agents = Agents::locate(hosts.agent_folder.as_deref())?;
     let greeting = Greeting { run: run.clone(), by: operator(), check: mode.check, diff: mode.diff };

@@ -3,6 +3,7 @@
 mod completions;
 mod contact;
 mod exec;
+mod host_keys;
 mod inventory;
 mod lab;
 mod new;
@@ -53,6 +54,7 @@ fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
         Some(Command::Vars(arguments)) => vars::run(&arguments, environment, printer),
         Some(Command::Lab(arguments)) => lab::of_inventory(&arguments, environment),
         Some(Command::Vault(arguments)) => vault::run(&arguments, environment, printer),
+        Some(Command::HostKeys(arguments)) => host_keys::run(&arguments, environment, printer),
         Some(Command::New(arguments)) => new::run(&arguments, printer),
         Some(Command::Completions(arguments)) => Ok(completions::run(&arguments, printer)),
         Some(_) => Err(crate::diagnostic::Diagnostic::internal("this command has not landed")),

@@ -37,7 +37,11 @@ pub fn ask_passphrases_with(ask: Box<AskPassphrase>) {
 
 /// Makes the host accept us as `user`, or says all that was tried.
 pub(super) fn authenticate(client: &Client, user: &str, target: &Target, settings: &Settings) -> Result<()> {
-    let mut login = Login { client, user, tried: Vec::new(), refused: 0, hints: Vec::new(), log: Vec::new() };
+    let mut login = Login { client, user, tried: Vec::new(), refused: 0, methods: None, hints: Vec::new(), log: Vec::new() };
+    if target.password.is_some() {
+        // Asked first, this is no attempt that counts.
+        login.methods = login.methods();
+    }
     let limit = if target.password.is_some() { TRIES - 1 } else { TRIES };
     let outcome = login.keys(target, settings, limit).and_then(|done| if done { Ok(true) } else { login.password(target) });
     match outcome {
@@ -54,6 +58,8 @@ struct Login<'a> {
     /// Public keys that were shown already.
     tried: Vec<Vec<u8>>,
     refused: usize,
+    /// What the host says it would accept.
+    methods: Option<String>,
     hints: Vec<String>,
     log: Vec<String>,
 }
@@ -149,7 +155,7 @@ impl Login<'_> {
             self.log.push("password: none is configured".to_owned());
             return Ok(false);
         };
-        let methods = self.methods();
+        let methods = self.methods.clone();
         let has = |method: &str| methods.as_ref().is_none_or(|methods| methods.split(',').any(|name| name == method));
         if has("password") {
             let result = self.client.block(|session| session.userauth_password(self.user, password));
@@ -196,7 +202,8 @@ impl Login<'_> {
     }
 
     fn refusal(mut self) -> Box<Diagnostic> {
-        let accepts = self.methods();
+        // Asked now, this counts as an attempt, and sshd ends the connection at the sixth.
+        let accepts = self.methods.take().or_else(|| (self.refused < TRIES).then(|| self.methods()).flatten());
         self.log.extend(accepts.map(|methods| format!("the host accepts: {}", methods.replace(',', ", "))));
         if self.refused == 0 && self.hints.is_empty() {
             self.hints.push("name a key with `--private-key` or `private_key` in the inventory, or start ssh-agent".to_owned());

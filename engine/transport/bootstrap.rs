@@ -168,7 +168,7 @@ impl Session {
         }
         Err(self
             .fail("the host did not start the agent in time")
-            .hint("a login script that waits for input, or a slow host: see `timeout` in the inventory"))
+            .hint("a login script that waits for input, or a slow host: `--timeout` gives it longer"))
     }
 
     /// The host ended the session instead of starting the agent.

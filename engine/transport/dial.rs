@@ -99,7 +99,7 @@ fn explain(address: &Address, failure: &Failure) -> Box<Diagnostic> {
     let Address { host, port, .. } = address;
     match failure {
         Failure::Name(error) => Diagnostic::unreachable(format!("cannot find the address of `{host}`: {error}"))
-            .hint("set `ansible_host` or `address` in the inventory when the name is only the inventory's"),
+            .hint("when the name is only the inventory's, set `address` there"),
         Failure::Connect(error) => {
             let seen = Diagnostic::unreachable(format!("cannot connect to `{host}` port {port}: {}", plain(error)));
             match error.kind() {

@@ -140,40 +140,55 @@ fn fingerprint(key: &PublicKey) -> String {
     key.fingerprint(HashAlg::Sha256).to_string()
 }
 
+/// A host's key as it was shown, and what known_hosts files say about it.
+#[derive(Debug)]
+pub struct SeenKey {
+    /// The host, as known_hosts files name it.
+    pub name: String,
+    /// Type and SHA-256 fingerprint, as ssh prints them.
+    pub shown: String,
+    /// The file that a new key is written to.
+    pub file: PathBuf,
+    /// Whether it was known already.
+    pub known: bool,
+    key: PublicKey,
+    hashed: bool,
+}
+
+impl SeenKey {
+    /// Judges a key. Fails when another one is known for the host, or this one is revoked.
+    pub(super) fn judge(known: &KnownHosts, name: &str, key: &[u8], file: &Path, hashed: bool) -> Result<Self> {
+        let key = parse_key(name, key)?;
+        let is_known = match known.judge(name, &key) {
+            Verdict::Known => true,
+            Verdict::Unknown => false,
+            Verdict::Changed(line) => return Err(changed(name, line, &key)),
+            Verdict::Revoked(line) => return Err(revoked(name, line, &key)),
+        };
+        Ok(Self { name: name.to_owned(), shown: shown(&key), file: file.to_owned(), known: is_known, key, hashed })
+    }
+
+    /// Writes the key down, unless it is known.
+    pub fn remember(&self) -> Result<()> {
+        if self.known { Ok(()) } else { append(&self.file, &self.name, &self.key, self.hashed) }
+    }
+}
+
 /// Accepts or refuses the key (as it came over the wire) of the host called `name`. A new one is written to `file` where
 /// the policy says so, its name hashed when `hashed`.
 pub(super) fn check(known: &KnownHosts, name: &str, key: &[u8], policy: HostKeyPolicy, file: &Path, hashed: bool) -> Result<()> {
     if policy == HostKeyPolicy::Off {
         return Ok(());
     }
-    let key =
-        PublicKey::from_bytes(key).map_err(|error| Diagnostic::unreachable(format!("the host key of `{name}` cannot be read: {error}")))?;
-    let shown = format!("{} {}", key.algorithm().as_str(), fingerprint(&key));
+    let key = parse_key(name, key)?;
     match known.judge(name, &key) {
         Verdict::Known => Ok(()),
-        Verdict::Revoked(line) => Err(Diagnostic::unreachable(format!("the host key of `{name}` has been revoked"))
-            .at(line.place())
-            .details([format!("the host shows {shown}")])
-            .hint("do not connect: give the host a new key, or find out who answers in its place")),
-        Verdict::Changed(line) => {
-            let other_type = line.key.algorithm() != key.algorithm();
-            let mut error = Diagnostic::unreachable(format!("the host key of `{name}` is not the one that is known"))
-                .at(line.place())
-                .details([format!("known: {} {}", line.key.algorithm().as_str(), fingerprint(&line.key)), format!("shown: {shown}")]);
-            if other_type {
-                error = error.hint("the host no longer has a key of the known type");
-            }
-            Err(error.hint("somebody may be listening in, or the host was installed anew; ask it for its fingerprint another way").hint(
-                format!(
-                    "if the new key is right: `ssh-keygen -f {} -R '{name}'`, then connect once with `accept-new`",
-                    line.file.display()
-                ),
-            ))
-        }
+        Verdict::Revoked(line) => Err(revoked(name, line, &key)),
+        Verdict::Changed(line) => Err(changed(name, line, &key)),
         Verdict::Unknown if policy == HostKeyPolicy::AcceptNew => append(file, name, &key, hashed),
         Verdict::Unknown => {
-            let mut error =
-                Diagnostic::unreachable(format!("the host key of `{name}` is not known")).details([format!("the host shows {shown}")]);
+            let mut error = Diagnostic::unreachable(format!("the host key of `{name}` is not known"))
+                .details([format!("the host shows {}", shown(&key))]);
             if known.has_authority(name) {
                 error = error.hint("a `@cert-authority` vouches for it, but only `connection: openssh` reads host certificates");
             }
@@ -183,6 +198,34 @@ pub(super) fn check(known: &KnownHosts, name: &str, key: &[u8], policy: HostKeyP
                 .hint("then take it in with `kplay host-keys scan`, or set `host_keys: accept-new` in the inventory"))
         }
     }
+}
+
+fn parse_key(name: &str, key: &[u8]) -> Result<PublicKey> {
+    PublicKey::from_bytes(key).map_err(|error| Diagnostic::unreachable(format!("the host key of `{name}` cannot be read: {error}")))
+}
+
+/// Returns type and fingerprint of a key.
+fn shown(key: &PublicKey) -> String {
+    format!("{} {}", key.algorithm().as_str(), fingerprint(key))
+}
+
+fn revoked(name: &str, line: &Line, key: &PublicKey) -> Box<Diagnostic> {
+    Diagnostic::unreachable(format!("the host key of `{name}` has been revoked"))
+        .at(line.place())
+        .details([format!("the host shows {}", shown(key))])
+        .hint("do not connect: give the host a new key, or find out who answers in its place")
+}
+
+fn changed(name: &str, line: &Line, key: &PublicKey) -> Box<Diagnostic> {
+    let mut error = Diagnostic::unreachable(format!("the host key of `{name}` is not the one that is known"))
+        .at(line.place())
+        .details([format!("known: {}", shown(&line.key)), format!("shown: {}", shown(key))]);
+    if line.key.algorithm() != key.algorithm() {
+        error = error.hint("the host no longer has a key of the known type");
+    }
+    error
+        .hint("somebody may be listening in, or the host was installed anew; ask it for its fingerprint another way")
+        .hint(format!("if the new key is right: `ssh-keygen -f {} -R '{name}'`, then `kplay host-keys scan`", line.file.display()))
 }
 
 /// The part of `/etc/ssh/ssh_host_*_key` for a key.

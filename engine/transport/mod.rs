@@ -25,6 +25,7 @@ use crate::diagnostic;
 
 pub use agents::Agents;
 pub use auth::{AskPassphrase, ask_passphrases_with};
+pub use host_keys::SeenKey;
 pub use poll::{Arrival, PollLoop};
 pub use stream::{FarEnd, StreamLink};
 
@@ -39,6 +40,16 @@ pub fn connect(target: &Target, agents: &Agents) -> diagnostic::Result<Connected
         ConnectionKind::Ssh => ssh::connect(target, agents),
     }
     .map_err(|error| error.on(&target.name))
+}
+
+/// Asks a host for its key, without logging in, and known_hosts files whether they know it. `None` for a host without one.
+///
+/// Fails when another key is known for the host, when this one is revoked, or when the host cannot be reached.
+pub fn look_at_key(target: &Target) -> diagnostic::Result<Option<SeenKey>> {
+    match target.connection {
+        ConnectionKind::Local => Ok(None),
+        ConnectionKind::Ssh | ConnectionKind::OpenSsh => ssh::look_at_key(target).map(Some).map_err(|error| error.on(&target.name)),
+    }
 }
 
 /// How a host is reached; everything here comes from the inventory and the command line.

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::Child;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 use super::agents::Agents;
 use super::bootstrap::{self, Marker};
 use super::dial::{self, Address};
-use super::host_keys::{self, KnownHosts};
+use super::host_keys::{self, KnownHosts, SeenKey};
 use super::ssh_config::{self, Settings};
 use super::{Connected, HostKeyPolicy, Interest, Link, Target, algorithms, auth, proxy};
 use crate::diagnostic::{Diagnostic, Result};
@@ -48,6 +49,37 @@ fn address(target: &Target, settings: &Settings) -> Address {
     }
 }
 
+/// Asks a host for its key, and known_hosts files whether they know it. Nobody logs in.
+pub(super) fn look_at_key(target: &Target) -> Result<SeenKey> {
+    let settings = ssh_config::lookup(target);
+    let place = HostKeys::of(target, &settings);
+    let client = Client::shake_hands(target, &settings, &place.known.types_of(&place.name), Instant::now() + target.timeout)?;
+    SeenKey::judge(&place.known, &place.name, &client.host_key()?, &place.file, settings.hash_known_hosts)
+}
+
+/// Where the key of a host is looked up.
+struct HostKeys {
+    known: KnownHosts,
+    /// What those files call the host.
+    name: String,
+    /// The file for new keys.
+    file: PathBuf,
+}
+
+impl HostKeys {
+    fn of(target: &Target, settings: &Settings) -> Self {
+        let address = address(target, settings);
+        let mut files = match &target.known_hosts {
+            Some(file) => vec![file.clone()],
+            None => settings.user_known_hosts.clone(),
+        };
+        let file = files.first().cloned().unwrap_or_else(|| ssh_config::home().join(".ssh/known_hosts"));
+        files.extend(settings.global_known_hosts.iter().cloned());
+        let name = settings.host_key_alias.clone().unwrap_or_else(|| host_keys::known_name(&address.host, address.port));
+        Self { known: KnownHosts::read(&files), name, file }
+    }
+}
+
 /// A session whose host is known to be the right one.
 pub(super) struct Client {
     session: Session,
@@ -62,26 +94,20 @@ pub(super) struct Client {
 impl Client {
     /// Connects and checks the host's key.
     fn open(target: &Target, settings: &Settings, deadline: Instant) -> Result<Self> {
-        let address = address(target, settings);
         let policy = settings.host_keys.filter(|_| target.host_keys == HostKeyPolicy::Strict).unwrap_or(target.host_keys);
-        let mut files = match &target.known_hosts {
-            Some(file) => vec![file.clone()],
-            None => settings.user_known_hosts.clone(),
-        };
-        let new_keys = files.first().cloned().unwrap_or_else(|| ssh_config::home().join(".ssh/known_hosts"));
-        files.extend(settings.global_known_hosts.iter().cloned());
-        let known = KnownHosts::read(&files);
-        let name = settings.host_key_alias.clone().unwrap_or_else(|| host_keys::known_name(&address.host, address.port));
-
-        let client = Self::shake_hands(target, settings, &address, &known.types_of(&name), deadline)?;
-        let key = client.session.host_key().map(|(key, _)| key.to_vec());
-        let key = key.ok_or_else(|| Diagnostic::unreachable("the host shows no key"))?;
-        host_keys::check(&known, &name, &key, policy, &new_keys, settings.hash_known_hosts)?;
+        let place = HostKeys::of(target, settings);
+        let client = Self::shake_hands(target, settings, &place.known.types_of(&place.name), deadline)?;
+        host_keys::check(&place.known, &place.name, &client.host_key()?, policy, &place.file, settings.hash_known_hosts)?;
         Ok(client)
     }
 
+    fn host_key(&self) -> Result<Vec<u8>> {
+        self.session.host_key().map(|(key, _)| key.to_vec()).ok_or_else(|| Diagnostic::unreachable("the host shows no key"))
+    }
+
     /// Connects as far as an encrypted session, whoever is at its other end.
-    fn shake_hands(target: &Target, settings: &Settings, address: &Address, known: &[String], deadline: Instant) -> Result<Self> {
+    fn shake_hands(target: &Target, settings: &Settings, known: &[String], deadline: Instant) -> Result<Self> {
+        let address = &address(target, settings);
         let route = proxy::Route::of(target, settings);
         let (socket, carrier) = match &route {
             Some(route) => proxy::open(route, target, address, deadline)?,
@@ -114,7 +140,7 @@ impl Client {
                     .hint("update the host's sshd, or use `connection: openssh` with the option that allows the old algorithm")
             }
             ErrorCode::Session(TIMED_OUT) => Diagnostic::unreachable(format!("`{host}` port {port} does not speak ssh in time"))
-                .hint("is that port sshd's? a loaded host may need a longer `timeout`"),
+                .hint("is that port sshd's? a host under load may need a longer `--timeout`"),
             _ => Diagnostic::unreachable(format!("`{host}` port {port} ends the connection before ssh begins: {}", error.message()))
                 .hint("is that port sshd's? sshd itself does so beyond `MaxStartups` connections, or for addresses it does not like"),
         };

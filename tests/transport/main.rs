@@ -5,4 +5,5 @@
 mod support;
 
 mod conformance;
+mod login;
 mod talk;

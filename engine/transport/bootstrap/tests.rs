@@ -1,4 +1,5 @@
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use super::*;
@@ -67,4 +68,160 @@ fn a_silent_host_is_given_up() {
     let error = run(Box::new(link), &marker(), &Agents::locate(None).unwrap(), Duration::from_millis(50)).unwrap_err();
     assert_eq!(error.message, "the host did not start the agent in time");
     assert!(begun.elapsed() < Duration::from_secs(5));
+}
+
+/// A host of its own: a home folder, and an agent that says the marker and its second argument.
+struct Host {
+    folder: tempfile::TempDir,
+    agents: Agents,
+}
+
+impl Host {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        // Each host has another agent, so that those of two tests never meet in a folder that hosts share.
+        let text = format!("#!/bin/sh\n# {}\nprintf '\\001KPLAY:%s\\n' \"$2\"\necho \"$0\"\n", folder.path().display());
+        for machine in ["x86_64", "aarch64"] {
+            std::fs::write(folder.path().join(format!("kplay-agent-{machine}-unknown-linux-musl")), &text).unwrap();
+        }
+        std::fs::create_dir(folder.path().join("home")).unwrap();
+        let agents = Agents::locate(Some(folder.path())).unwrap();
+        Self { folder, agents }
+    }
+
+    fn home(&self) -> std::path::PathBuf {
+        self.folder.path().join("home")
+    }
+
+    fn cached(&self) -> std::path::PathBuf {
+        let digest = self.agents.all().unwrap()[0].1.digest.hex();
+        self.home().join(".cache/kplay").join(format!("agent-{digest}"))
+    }
+
+    /// Starts the script in a shell of the host.
+    fn start(&self, shell: &[&str], path: Option<&Path>) -> StreamLink {
+        let script = command(&marker(), &self.agents, None).unwrap();
+        let mut command = Command::new(shell[0]);
+        command.args(&shell[1..]).arg("-c").arg(script).env("HOME", self.home());
+        if let Some(path) = path {
+            command.env("PATH", path);
+        }
+        StreamLink::start(&mut command, true).unwrap()
+    }
+
+    /// Lets the script run to its agent; returns whether that had to be sent, and where it runs.
+    fn run(&self, shell: &[&str], path: Option<&Path>) -> Result<(bool, String)> {
+        let link = self.start(shell, path);
+        let mut connected = run(Box::new(link), &marker(), &self.agents, Duration::from_secs(20))?;
+        let mut place = connected.early;
+        let mut buffer = [0; 1024];
+        while !place.ends_with(b"\n") {
+            match connected.link.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => place.extend_from_slice(&buffer[..count]),
+                Err(_) => assert!(wait(&*connected.link, Instant::now() + Duration::from_secs(10))),
+            }
+        }
+        Ok((connected.agent_sent, String::from_utf8(place).unwrap().trim().to_owned()))
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // Where agents go when the home folder will not do.
+        let user = rustix::process::getuid().as_raw();
+        for folder in ["/var/tmp", "/tmp"] {
+            let file = self.cached();
+            let _ = std::fs::remove_file(format!("{folder}/kplay-{user}/{}", file.file_name().unwrap().to_str().unwrap()));
+        }
+    }
+}
+
+#[test]
+fn the_agent_is_sent_once_whatever_the_shell() {
+    for shell in [&["sh"][..], &["bash"], &["busybox", "sh"], &["tcsh", "-f"], &["bsd-csh", "-f"], &["fish"]] {
+        if Command::new(shell[0]).arg("-c").arg("true").output().is_err() && !["sh", "bash", "busybox"].contains(&shell[0]) {
+            continue;
+        }
+        let host = Host::new();
+        let cached = host.cached().display().to_string();
+        assert_eq!(host.run(shell, None).unwrap(), (true, cached.clone()), "{shell:?}");
+        assert_eq!(host.run(shell, None).unwrap(), (false, cached), "{shell:?}");
+    }
+}
+
+#[test]
+fn busybox_is_enough() {
+    let busybox = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap().stdout;
+    let busybox = String::from_utf8(busybox).unwrap();
+    assert!(!busybox.is_empty(), "this test needs busybox: install busybox-static");
+    // Without gzip the agent travels as it is.
+    for further in [&["gzip", "find"][..], &[]] {
+        let host = Host::new();
+        let programs = host.folder.path().join("bin");
+        std::fs::create_dir(&programs).unwrap();
+        for applet in ["sh", "id", "uname", "ls", "mkdir", "chmod", "rm", "mv", "sha256sum", "head"].iter().chain(further) {
+            std::os::unix::fs::symlink(busybox.trim(), programs.join(applet)).unwrap();
+        }
+        let shell = programs.join("sh").display().to_string();
+        assert!(host.run(&[&shell], Some(&programs)).unwrap().0);
+        assert!(!host.run(&[&shell], Some(&programs)).unwrap().0);
+    }
+}
+
+#[test]
+fn an_agent_that_is_not_as_it_was_left_is_replaced() {
+    let host = Host::new();
+    host.run(&["sh"], None).unwrap();
+    std::fs::write(host.cached(), "#!/bin/sh\necho shorter\n").unwrap();
+    assert!(host.run(&["sh"], None).unwrap().0, "another size");
+    std::fs::set_permissions(host.cached(), PermissionsExt::from_mode(0o755)).unwrap();
+    assert!(host.run(&["sh"], None).unwrap().0, "another mode");
+    std::fs::remove_file(host.cached()).unwrap();
+    std::os::unix::fs::symlink("/bin/true", host.cached()).unwrap();
+    assert!(host.run(&["sh"], None).unwrap().0, "a link");
+    assert!(!host.run(&["sh"], None).unwrap().0);
+}
+
+#[test]
+fn folders_that_others_can_write_to_are_not_used() {
+    let unsafe_ways: [fn(&Path); 3] = [
+        |home| std::fs::set_permissions(home.join(".cache/kplay"), PermissionsExt::from_mode(0o777)).unwrap(),
+        |home| std::fs::set_permissions(home.join(".cache"), PermissionsExt::from_mode(0o775)).unwrap(),
+        |home| {
+            std::fs::rename(home.join(".cache/kplay"), home.join("moved")).unwrap();
+            std::os::unix::fs::symlink(home.join("moved"), home.join(".cache/kplay")).unwrap();
+        },
+    ];
+    for (number, make_unsafe) in unsafe_ways.into_iter().enumerate() {
+        let host = Host::new();
+        host.run(&["sh"], None).unwrap();
+        make_unsafe(&host.home());
+        let (sent, place) = host.run(&["sh"], None).unwrap();
+        assert!(sent && place.starts_with("/var/tmp/kplay-"), "way {number}: {place}");
+        assert_eq!(host.run(&["sh"], None).unwrap(), (false, place), "way {number}");
+    }
+}
+
+#[test]
+fn an_agent_that_arrives_damaged_is_not_started() {
+    let host = Host::new();
+    let mut link = host.start(&["sh"], None);
+    link.write(b"5\nwrong").unwrap();
+    let mut session =
+        Session { link: Box::new(link), output: Vec::new(), complaints: Vec::new(), deadline: Instant::now() + Duration::from_secs(20) };
+    assert!(matches!(session.next_line(&marker()).unwrap(), Line::Need { gzip: true, .. }));
+    let Line::Fail(reason) = session.next_line(&marker()).unwrap() else { panic!("not refused") };
+    assert!(reason.starts_with("the agent arrived damaged in "), "{reason}");
+    assert!(session.next_line(&marker()).is_err(), "it ends");
+    let folder = host.cached();
+    assert_eq!(std::fs::read_dir(folder.parent().unwrap()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn an_unknown_processor_is_told_with_what_can_be_done() {
+    let (link, mut far) = StreamLink::pair().unwrap();
+    far.stream.write_all(b"\x01KPLAY-MACHINE:00ff riscv64\n").unwrap();
+    let error = run(Box::new(link), &marker(), &Agents::locate(None).unwrap(), Duration::from_secs(5)).unwrap_err();
+    assert_eq!(error.message, "there is no agent for hosts with `riscv64` processors");
 }
