@@ -55,7 +55,7 @@ impl Authority {
         let store = Folder::create(folder)?;
         let _lock = store.lock()?;
         // Another process may have been first.
-        if let Some(authority) = Self::open(folder, options.passphrase.as_deref())? {
+        if let Some(authority) = Self::load(folder, options.passphrase.as_deref())? {
             return Ok(authority);
         }
         let name = options.common_name.clone().or_else(|| Some(folder.file_name()?.to_string_lossy().into_owned()));
@@ -67,6 +67,17 @@ impl Authority {
 
     /// Opens the authority in `folder`; `None` when there is neither certificate nor key.
     pub fn open(folder: &Path, passphrase: Option<&str>) -> Result<Option<Self>> {
+        match Self::load(folder, passphrase) {
+            // It may just be being made.
+            Err(_) => {
+                store::wait(folder)?;
+                Self::load(folder, passphrase)
+            }
+            loaded => loaded,
+        }
+    }
+
+    fn load(folder: &Path, passphrase: Option<&str>) -> Result<Option<Self>> {
         let Some((pem, key)) = store::read_authority(folder, passphrase)? else { return Ok(None) };
         let key = read_key(&key).map_err(|error| explain(folder, &error.message, error.hint))?;
         Self::assemble(folder, pem, key).map(Some)
@@ -80,7 +91,7 @@ impl Authority {
         let adopted = Self::assemble(folder, pem.clone(), private)?;
         let store = Folder::create(folder)?;
         let _lock = store.lock()?;
-        match Self::open(folder, passphrase)? {
+        match Self::load(folder, passphrase)? {
             Some(present) if present.der == adopted.der => Ok(present),
             Some(_) => Err(Diagnostic::user(format!("`{}` already holds another authority", folder.display()))
                 .hint("name another folder, or move that one away")),

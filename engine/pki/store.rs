@@ -14,6 +14,7 @@ use crate::diagnostic::{Diagnostic, Result};
 const CERTIFICATE: &str = "ca.pem";
 const KEY: &str = "ca-key.pem";
 const ENCRYPTED_KEY: &str = "ca-key.pem.age";
+const LOCK: &str = ".lock";
 
 /// Two files that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub fn shared_key_pair(folder: &Path, name: &str, key_type: KeyType) -> Result<P
     let key = match read_text_if_there(&pair.private)? {
         Some(text) => read_key(&text).map_err(|error| {
             let made = Diagnostic::user(format!("the shared key `{}` cannot be used: {error}", pair.private.display()));
-            error.hint.iter().fold(made, |made, hint| made.hint(hint))
+            error.hint.iter().fold(made, Diagnostic::hint)
         })?,
         None => {
             let key = key_type.generate()?;
@@ -72,7 +73,7 @@ impl<'a> Folder<'a> {
 
     /// Keeps other processes out as long as the returned file lives.
     pub(super) fn lock(&self) -> Result<File> {
-        let path = self.0.join(".lock");
+        let path = self.0.join(LOCK);
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
         let file = file.map_err(|error| failed("open", &path, &error))?;
         file.lock().map_err(|error| failed("lock", &path, &error))?;
@@ -92,6 +93,15 @@ impl<'a> Folder<'a> {
             None => write(&self.0.join(KEY), key.as_bytes(), 0o600)?,
         }
         write(&self.0.join(CERTIFICATE), certificate.as_bytes(), 0o644)
+    }
+}
+
+/// Waits until nobody is writing into a folder for keys.
+pub(super) fn wait(folder: &Path) -> Result<()> {
+    let path = folder.join(LOCK);
+    match File::open(&path) {
+        Ok(file) => file.lock_shared().map_err(|error| failed("lock", &path, &error)),
+        Err(_) => Ok(()),
     }
 }
 

@@ -52,7 +52,7 @@ impl KeyType {
             }
             Self::EcdsaP256 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256),
             Self::EcdsaP384 => KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384),
-            Self::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519),
+            Self::Ed25519 => KeyPair::generate_for(&rcgen::PKCS_ED25519).and_then(|key| plain_ed25519(&key)),
         };
         made.map_err(|error| ModuleError::host(format!("cannot make a key of the type `{self}`: {error}")))
     }
@@ -123,6 +123,15 @@ pub fn make_request(key_pem: Option<&str>, key_type: &str) -> Result<(String, Ve
         params.serialize_request(&key).map_err(|error| ModuleError::host(format!("cannot make a certification request: {error}")))?;
     let pem = key_pem.map_or_else(|| key.serialize_pem(), str::to_owned);
     Ok((pem, request.der().to_vec()))
+}
+
+/// Returns the same key in the first version of PKCS#8: OpenSSL 3 does not read the second, in which the library makes it.
+fn plain_ed25519(key: &KeyPair) -> Result<KeyPair, rcgen::Error> {
+    const HEAD: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let der = key.serialized_der();
+    // Both versions have the 32 bytes of the secret behind the same four bytes.
+    let secret = der.windows(36).find(|window| window.starts_with(&HEAD[12..])).ok_or(rcgen::Error::CouldNotParseKeyPair)?;
+    KeyPair::try_from([&HEAD, &secret[4..]].concat())
 }
 
 /// Returns the first block that holds a private key: OpenSSL puts a block with the curve's parameters before an EC key.

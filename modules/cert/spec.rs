@@ -40,10 +40,10 @@ impl CertificateSpec {
     pub fn subject(&self) -> Vec<(&'static str, &str)> {
         let optional = [
             ("C", &self.country),
+            ("ST", &self.state),
+            ("L", &self.locality),
             ("O", &self.organization),
             ("OU", &self.organizational_unit),
-            ("L", &self.locality),
-            ("ST", &self.state),
         ];
         let present = optional.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
         present.chain((!self.common_name.is_empty()).then_some(("CN", self.common_name.as_str()))).collect()

@@ -123,6 +123,7 @@ fn desk() -> Desk {
     Desk::new().authority("/controller/pki", &authority(false).pem)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is made where it is handed over")]
 fn arguments(more: Value) -> Value {
     let mut arguments = json!({
         "authority": "pki", "path": "/etc/ssl/app.pem", "key": "/etc/ssl/app-key.pem", "common_name": "app", "organization": "x",
