@@ -123,7 +123,12 @@ pub(super) fn from_serde(error: &ModuleError, what: &str) -> Problem {
         }
         let parent = show_path(&path[..path.len() - 1]);
         let of = if parent.is_empty() { what.to_owned() } else { format!("`{parent}` of {what}") };
-        return Problem::new(path, Part::Key, format!("unknown field `{first}` in {of}")).suggest(first, candidates);
+        let problem = Problem::new(path, Part::Key, format!("unknown field `{first}` in {of}")).suggest(first, candidates.iter().copied());
+        return if problem.hints.is_empty() && !candidates.is_empty() {
+            problem.hint(format!("its fields are {}", candidates.join(", ")))
+        } else {
+            problem
+        };
     }
     if text.starts_with("missing field") {
         return Problem::new(path, Part::Key, format!("missing field `{first}` in {named}"));

@@ -68,9 +68,9 @@ impl Program {
         blobs: Arc<Blobs>,
         services: Box<dyn Services>,
     ) -> mlua::Result<Self> {
-        // With mlua's own `pcall`, a coroutine could not wait inside a protected call.
+        // The standard `pcall`, which this option leaves in place, lets a coroutine wait inside; mlua's own does not.
         let libraries = StdLib::COROUTINE | StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::UTF8 | StdLib::OS;
-        let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(false))?;
+        let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(true))?;
         lua.set_memory_limit(options.memory_limit)?;
         let playbook_folder = playbook.parent().unwrap_or(Path::new("")).to_owned();
         let options = Options { role_paths: super::role::search_paths(&playbook_folder, &options.role_paths), ..options };

@@ -186,6 +186,7 @@ fn read_params(classes: &Classes, role: &str, value: &Lua) -> std::result::Resul
         if let Some(default) = &param.default {
             param.check(default, &mut vec![Segment::Key(name.clone())]).map_err(|mut problem| {
                 problem.path = at(vec![Segment::Key(name.clone()), Segment::Key("default".to_owned())]);
+                problem.message = format!("the default of parameter `{name}` of role `{role}` {}", problem.message);
                 problem
             })?;
         }
@@ -195,7 +196,7 @@ fn read_params(classes: &Classes, role: &str, value: &Lua) -> std::result::Resul
 }
 
 impl Param {
-    /// Returns the value as it is passed on, or what is wrong with it. `path` leads to it.
+    /// Returns the value as it is passed on, or what is wrong with it, to be said after its name. `path` leads to it.
     pub(super) fn check(&self, value: &Value, path: &mut Vec<Segment>) -> std::result::Result<Value, Problem> {
         let wrong = |path: &[Segment], message: String| Err(Problem::new(path.to_vec(), Part::Value, message));
         let checked = match (self.r#type, value) {
@@ -213,12 +214,12 @@ impl Param {
                 Value::Object(fields.keys().cloned().zip(values).collect())
             }
             (wanted, given) => {
-                return wrong(path, format!("`{}` must be {}, not {}", show_path(path), wanted.described(), describe(given, self.secret)));
+                return wrong(path, format!("must be {}, not {}", wanted.described(), describe(given, self.secret)));
             }
         };
         if !self.choices.is_empty() && !self.choices.contains(&checked) {
             let choices = self.choices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let message = format!("`{}` cannot be {}", show_path(path), describe(&checked, self.secret));
+            let message = format!("cannot be {}", describe(&checked, self.secret));
             return Err(Problem::new(path.clone(), Part::Value, message).hint(format!("write one of {choices}")));
         }
         Ok(checked)
@@ -312,7 +313,7 @@ impl Role {
                 }
             };
             let checked = param.check(&value, &mut path).map_err(|mut problem| {
-                problem.message = format!("parameter {} in role `{}`", problem.message, self.name);
+                problem.message = format!("parameter `{}` of role `{}` {}", show_path(&problem.path), self.name, problem.message);
                 match (from_call, (outside.origin)(name)) {
                     (None, Some(origin)) => {
                         let error = Diagnostic::user(problem.message).at(origin);

@@ -215,7 +215,13 @@ impl Shared {
 
     /// Completes a diagnostic with place, chain and host of what runs.
     pub fn here(&self, lua: &Lua, diagnostic: Box<Diagnostic>) -> Box<Diagnostic> {
-        self.on_host(placed(diagnostic, &self.frames(lua)))
+        let frames = self.frames(lua);
+        let known = diagnostic.place.is_some();
+        let mut made = placed(diagnostic, &frames);
+        if !known {
+            made.chain = self.chain(&frames);
+        }
+        self.on_host(made)
     }
 
     /// Adds the host whose coroutine runs.
@@ -243,16 +249,22 @@ impl Shared {
 
     /// Returns the places that led to the innermost of `frames`, innermost first.
     pub fn chain(&self, frames: &[Frame]) -> Vec<Place> {
-        let mut chain = super::error::places(frames.get(1..).unwrap_or_default());
+        let mut chain = super::error::places(frames);
+        if !chain.is_empty() {
+            chain.remove(0);
+        }
         let run = self.run.borrow();
         let Some(coroutine) = run.current.and_then(|current| run.coroutines.get(&current)) else { return chain };
         // `return host:role(…)` leaves no frame behind.
         for frame in &coroutine.roles {
             let Some(call) = &frame.call else { continue };
-            let known = chain.iter().any(|place| (&place.file, place.line) == (&call.file, call.line));
-            if !known {
-                let position = chain.iter().position(|place| !place.file.starts_with(&frame.role.folder)).unwrap_or(chain.len());
-                chain.insert(position, call.clone());
+            match chain.iter_mut().find(|place| (&place.file, place.line) == (&call.file, call.line)) {
+                // The same place, and its column as well.
+                Some(known) => known.clone_from(call),
+                None => {
+                    let position = chain.iter().position(|place| !place.file.starts_with(&frame.role.folder)).unwrap_or(chain.len());
+                    chain.insert(position, call.clone());
+                }
             }
         }
         chain

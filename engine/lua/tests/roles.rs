@@ -1,0 +1,111 @@
+//! Roles, parameters and variables: where values come from.
+
+use super::*;
+
+const ROLE: &str = "return {
+  summary = \"a server\",
+  params = {
+    port = { type = \"integer\", default = 1, doc = \"where it listens\" },
+    name = { type = \"string\", required = true, doc = \"its name\" },
+    modes = { type = \"list\", items = { type = \"string\", choices = { \"r\", \"w\" } }, default = {} },
+    labels = { type = \"map\", items = { type = \"string\" }, default = {} },
+    token = { type = \"string\", secret = true },
+  },
+  run = function(host, p)
+    print(p.port, p.name, #p.modes, p.token)
+    return p.port
+  end,
+}
+";
+
+fn book(call: &str) -> Book {
+    Book::new(&format!("play {{ hosts = \"a\", vars = {{ own = \"play\" }}, run = function(host)\n{call}\nend }}\n"))
+        .file("roles/server/role.lua", ROLE)
+}
+
+#[test]
+fn parameters_come_from_the_default_the_inventory_the_play_the_call_and_the_command_line_in_this_order() {
+    let call = "host:role(\"server\", { name = \"n\" })";
+    assert_eq!(book(call).log(), ["say: 1 n 0 nil"]);
+    let with_inventory = |call: &str| book(call).inventory("all: { vars: { port: 2 }, hosts: { a: } }\n");
+    assert_eq!(with_inventory(call).log(), ["say: 2 n 0 nil"]);
+    let in_play = || {
+        let text = format!("play {{ hosts = \"a\", vars = {{ port = 3 }}, run = function(host) {call} end }}");
+        with_inventory(call).file("play.lua", &text)
+    };
+    assert_eq!(in_play().log(), ["say: 3 n 0 nil"]);
+    let given = "host:role(\"server\", { name = \"n\", port = 4 })";
+    assert_eq!(with_inventory(given).log(), ["say: 4 n 0 nil"]);
+    assert_eq!(with_inventory(given).extra("port", json!(5)).log(), ["say: 5 n 0 nil"]);
+}
+
+#[test]
+fn a_role_returns_values_and_its_secrets_are_known() {
+    let book = book("print(host:role(\"server\", { name = \"n\", modes = { \"r\", \"w\" }, token = \"hunter2-long\" }) + 1)");
+    let mut program = book.load().unwrap();
+    program.begin(0, 0).unwrap();
+    program.resume(0);
+    assert_eq!(program.take_messages()[1].text, "2");
+    assert_eq!(program.secrets(), ["hunter2-long"]);
+}
+
+#[test]
+fn variables_are_strict_to_every_depth() {
+    let yaml = "all:\n  vars: { tls: { ca: /ca, none: null, hosts: [{ ip: 1.2.3.4 }] } }\n  hosts: { a: }\n";
+    let value = |expression: &str| book(&format!("print({expression})")).inventory(yaml).log().remove(0);
+    assert_eq!(value("host.vars.tls.ca, host.vars.tls.none, host.vars.tls.hosts[1].ip, host.vars.own"), "say: /ca nil 1.2.3.4 play");
+    assert_eq!(value("host.vars:get(\"nope\", 7), host.vars.tls:get(\"nope\"), host.vars:get(\"own\")"), "say: 7 nil play");
+    assert_eq!(value("#host.vars.tls.hosts, host.vars.tls.hosts[2]"), "say: 1 nil");
+    assert_eq!(value("host.vars.tls.cb"), "a failed: `vars.tls.cb` is not defined");
+    assert_eq!(value("host.vars.tls.hosts[1].pi"), "a failed: `vars.tls.hosts[1].pi` is not defined");
+    assert_eq!(value("host.vars.tsl"), "a failed: variable `tsl` is not defined for host `a`");
+    assert_eq!(value("hosts(\"all\")[1].vars.tls.ca, #hosts(\"all\")"), "say: /ca 1");
+}
+
+#[test]
+fn templates_see_parameters_and_variables_and_their_own_vars_win() {
+    let book = book("host:role(\"web\", { port = 8 })")
+        .inventory("all: { vars: { zone: z, port: 9 }, hosts: { a: } }\n")
+        .file(
+            "roles/web/role.lua",
+            "return { params = { port = { type = \"integer\" }, extra = {} }, run = function(host, p)
+               host:template({ src = \"t.j2\", dest = \"/t\", vars = { zone2 = \"own\" } }) end }",
+        )
+        .file(
+            "roles/web/templates/t.j2",
+            "{{ port }} {{ zone }} {{ zone2 }} {{ own }} {{ inventory_hostname }} {{ extra | default('none') }}\n",
+        );
+    let task = only_task(&book);
+    assert_eq!(task.blobs, [Digest::of(b"8 z own play a none\n")]);
+}
+
+#[test]
+fn the_same_content_is_kept_once_and_files_are_looked_for_in_the_role_first() {
+    let book = book("host:role(\"web\")\nhost:copy({ src = \"f\", dest = \"/g\" })")
+        .file("roles/web/role.lua", "return { run = function(host) host:copy({ src = \"f\", dest = \"/f\" }) print(read_file(\"f\")) end }")
+        .file("roles/web/files/f", "in role")
+        .file("files/f", "in playbook");
+    let mut blobs = Vec::new();
+    let log = book.play(|task| {
+        blobs.push(task.blobs.clone());
+        changed()
+    });
+    assert_eq!(log[0], "say: in role");
+    assert_eq!(blobs, [[Digest::of(b"in role")], [Digest::of(b"in playbook")]]);
+}
+
+#[test]
+fn data_goes_through_yaml_and_json_and_back() {
+    let book = book(
+        "local data = yaml.decode(\"a: [1, 2.5, x]\\nb: { c: true, d: [] }\\n\")
+         print(json.encode(data), data.b.c)
+         print(json.encode(json.decode('{\"x\":[],\"y\":{},\"z\":null}')))
+         print(yaml.encode({ k = { 1, 2 } }))
+         print(env(\"KPLAY_SURELY_NOT_SET\", \"default\"))",
+    );
+    let log = book.log();
+    assert_eq!(log[0], "say: {\"a\":[1,2.5,\"x\"],\"b\":{\"c\":true,\"d\":[]}} true");
+    assert_eq!(log[1], "say: {\"x\":[],\"y\":{}}");
+    assert_eq!(log[2], "say: k:\n- 1\n- 2\n");
+    assert_eq!(log[3], "say: default");
+}
