@@ -19,6 +19,8 @@ mod undo;
 mod work;
 
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::wire::{Hello, ToAgent, ToController, VERSION};
 use crate::api::forecast::{Forecast, Purpose};
@@ -55,6 +57,7 @@ fn begin(link: &Link) -> Result<(), Fatal> {
         return Err(Fatal(ModuleError::host(message).hint("take controller and agent from one build")));
     }
     let state = Machine::state_folder(hello.root.as_deref());
+    trusted(&state)?;
     let open = || Machine::new(hello.root.clone(), state.clone(), &hello.run);
     let mut machine = open();
     link.send(&ToController::Ready { version: VERSION, facts: machine.facts().clone() });
@@ -69,4 +72,14 @@ fn serve_on(link: &Link, hello: &Hello, machine: &mut Machine, gather: impl Fn()
     } else {
         Session::apply(link, hello, state, machine).run(gather)
     }
+}
+
+/// Fails when the state folder is another user's: what is recorded there decides what is restarted and undone.
+fn trusted(state: &Path) -> Result<(), Fatal> {
+    let Ok(found) = std::fs::symlink_metadata(state) else { return Ok(()) };
+    if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    let message = format!("the agent's state folder `{}` is not a folder that only its own user can write to", state.display());
+    Err(Fatal(ModuleError::host(message).hint("look at who made it, then remove it or give it to the user that tasks run as")))
 }

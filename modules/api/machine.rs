@@ -80,13 +80,15 @@ impl Machine {
     }
 
     /// Returns where an agent keeps its state: in the root it works on, else in `/var/lib/kplay`, or in the home directory of
-    /// a user who is not root.
+    /// a user who is not root. Users of the system may have no home; theirs is in `/var/tmp`.
     pub fn state_folder(root: Option<&Path>) -> PathBuf {
-        let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-        match root {
-            Some(root) => root.join("var/lib/kplay"),
-            None if rustix::process::geteuid().is_root() => "/var/lib/kplay".into(),
-            None => home().join(".local/state/kplay"),
+        let me = rustix::process::geteuid();
+        let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_dir());
+        match (root, home) {
+            (Some(root), _) => root.join("var/lib/kplay"),
+            (None, _) if me.is_root() => "/var/lib/kplay".into(),
+            (None, Some(home)) => home.join(".local/state/kplay"),
+            (None, None) => format!("/var/tmp/kplay-{}", me.as_raw()).into(),
         }
     }
 

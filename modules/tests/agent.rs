@@ -1,5 +1,7 @@
 //! The agent over pipes: the real program, a real host below a temporary folder.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where anything is not as it should be")]
+
 mod controller;
 
 use std::path::Path;
@@ -349,5 +351,48 @@ fn facts_come_with_the_greeting_and_on_request() {
     agent.send(&ToAgent::Gather);
     let ToController::Facts(facts) = agent.until(|_| true) else { panic!("no facts") };
     assert_eq!(facts.kernel, agent.facts().kernel);
+    agent.bye();
+}
+
+#[test]
+fn tasks_of_another_user_are_done_by_that_users_agent() {
+    // Check mode: nothing is written on the machine that runs the tests.
+    let folder = tempfile::tempdir_in("/tmp").unwrap();
+    std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut agent = Agent::start_with(folder.path(), |hello| (hello.check, hello.root) = (true, None));
+    let made = folder.path().join("made");
+    let mut who = agent.task("command", json!({ "command": ["id", "-un"], "reads_only": true }));
+    who.become_user = Some("nobody".into());
+    let first = agent.task("file", json!({ "path": made, "state": "directory" }));
+    let mut seen = agent.task("stat", json!({ "path": made }));
+    seen.become_user = Some("nobody".into());
+    let mut written = agent.task("copy", json!({ "content": "small", "dest": made.join("x"), "validate": "test -s %s" }));
+    written.become_user = Some("nobody".into());
+    let last = agent.task("stat", json!({ "path": made.join("x") }));
+    let root = agent.facts().user == "root";
+    let outcomes = agent.request(vec![who, first, seen, written, last]);
+    if !root {
+        // Whoever runs the tests may or may not become another user here; it is said which.
+        let failure = outcomes[0].failure.clone();
+        assert!(outcomes.len() == 5 || failure.is_some_and(|error| error.message.contains("sudo")), "{outcomes:#?}");
+        return agent.bye();
+    }
+    assert!(outcomes[0].output.contains("nobody"), "{outcomes:#?}");
+    assert!(outcomes[2].output.contains("\"exists\":true"), "what root would have made: {outcomes:#?}");
+    assert_eq!(outcomes[3].status, Status::Changed, "{outcomes:#?}");
+    assert_eq!(outcomes[3].changes[0].before, None, "no diff was asked for");
+    assert!(outcomes[4].output.contains("\"exists\":true"), "what nobody would have made: {outcomes:#?}");
+    agent.bye();
+    assert!(!made.exists());
+}
+
+#[test]
+fn a_user_who_does_not_exist_cannot_be_become() {
+    let root = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start_with(root.path(), |hello| (hello.check, hello.root) = (true, None));
+    let mut task = agent.task("stat", json!({ "path": "/" }));
+    task.become_user = Some("no-such-user".into());
+    let outcomes = agent.request(vec![task]);
+    assert_eq!(outcomes[0].failure.as_ref().unwrap().message, "there is no user `no-such-user` to become on this host");
     agent.bye();
 }

@@ -49,7 +49,7 @@ pub(super) fn ask(hello: &Hello, host: &dyn Inspect, user: &str, program: &Progr
         BecomeMethod::Doas => {
             let mut command = Command::new("doas");
             command.args(["-n", "-u", user]).args(agent);
-            let asked = start("doas", command).and_then(|child| Ok(wait(child, marker, None)));
+            let asked = start("doas", command).map(|child| wait(child, marker, None));
             match asked? {
                 Ok(asked) => Ok(asked),
                 Err(refused) => Err(ModuleError::host(format!("`{me}` cannot become `{user}` with doas: {}", refused.ending))

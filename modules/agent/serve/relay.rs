@@ -133,7 +133,7 @@ impl<H: Perform> Session<'_, H> {
                 }
                 Ok(ToController::Done { .. }) => return Ok(goes_on && !self.link.is_stopped()),
                 Ok(ToController::Fatal(error)) => return Err(Fatal(error)),
-                Ok(message) => self.pass_up(user, message),
+                Ok(message) => self.pass_up(user, &message),
                 Err(Lost(error)) => {
                     self.relays.agents.remove(user);
                     return Err(Fatal(error));
@@ -143,11 +143,11 @@ impl<H: Perform> Session<'_, H> {
     }
 
     /// Passes on what is no outcome; questions come with the answer to be passed back.
-    fn pass_up(&mut self, user: &str, message: ToController) {
+    fn pass_up(&mut self, user: &str, message: &ToController) {
         let Some(agent) = self.relays.agents.get_mut(user) else { return };
         match message {
-            ToController::NeedBlob { digest, .. } => {
-                self.link.send(&message);
+            &ToController::NeedBlob { digest, .. } => {
+                self.link.send(message);
                 loop {
                     let part = answer(self.link, |part| match part {
                         ToAgent::Blob { digest: of, .. } | ToAgent::NoBlob { digest: of, .. } => *of == digest,
@@ -160,12 +160,12 @@ impl<H: Perform> Session<'_, H> {
                     }
                 }
             }
-            ToController::Sign { task, .. } => {
-                self.link.send(&message);
+            &ToController::Sign { task, .. } => {
+                self.link.send(message);
                 let signed = answer(self.link, |signed| matches!(signed, ToAgent::Signed { task: of, .. } if *of == task));
                 agent.send(&signed.unwrap_or_else(|why| ToAgent::Signed { task, certificate: Err(why) }));
             }
-            ToController::Started { .. } | ToController::Fetched { .. } => self.link.send(&message),
+            ToController::Started { .. } | ToController::Fetched { .. } => self.link.send(message),
             ToController::Ready { .. }
             | ToController::Outcome(_)
             | ToController::Done { .. }
@@ -209,8 +209,7 @@ impl<H: Perform> Session<'_, H> {
                 continue;
             }
             self.pass(&user, &ToAgent::Undo { run: run.to_owned() });
-            loop {
-                let Some(agent) = self.relays.agents.get_mut(&user) else { break };
+            while let Some(agent) = self.relays.agents.get_mut(&user) {
                 match agent.next(self.link.stop()) {
                     Ok(ToController::Outcome(outcome)) => {
                         steps += 1;

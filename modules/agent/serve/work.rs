@@ -36,6 +36,9 @@ enum What {
     Alone(Box<dyn AnyModule>),
 }
 
+/// A command that a task's changes have run, and how it ended.
+type Ran<'c> = Option<(&'c Run, CommandOutput)>;
+
 /// How a group ended.
 enum Went {
     On,
@@ -245,7 +248,7 @@ impl<H: Perform> Session<'_, H> {
     }
 
     /// Performs a task's changes, each journaled before. When one fails, what the task has changed so far is taken back.
-    fn change<'c>(&mut self, task: &Task, changes: &'c [Change]) -> Result<Result<Option<(&'c Run, CommandOutput)>, ModuleError>, Fatal> {
+    fn change<'c>(&mut self, task: &Task, changes: &'c [Change]) -> Result<Result<Ran<'c>, ModuleError>, Fatal> {
         if changes.iter().any(takes_long) {
             self.link.send(&ToController::Started { task: task.id });
         }
