@@ -1,7 +1,11 @@
 //! A lab for one test: brought up from an inventory of its own, taken down when the test ends, however it ends.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Once;
+
+use serde_json::Value;
 
 /// The program under test.
 pub const KPLAY: &str = env!("CARGO_BIN_EXE_kplay");
@@ -9,6 +13,7 @@ pub const KPLAY: &str = env!("CARGO_BIN_EXE_kplay");
 /// An inventory in a folder of its own, and the lab that belongs to it.
 pub struct Lab {
     folder: tempfile::TempDir,
+    inventory: PathBuf,
 }
 
 /// How a program ended and what it said.
@@ -24,9 +29,32 @@ pub struct Ended {
 impl Lab {
     /// Writes the inventory. Nothing is booted.
     pub fn new(inventory: &str) -> Self {
-        let lab = Self { folder: tempfile::Builder::new().prefix("kplay-lab-test").tempdir().unwrap() };
+        let lab = Self::at("hosts.yaml");
         lab.rewrite(inventory);
         lab
+    }
+
+    /// Copies the repository's inventory, playbooks and roles, builds the agent, and boots the hosts of inventory/hdss7.yaml.
+    pub fn of_repository() -> Self {
+        build_agent();
+        let lab = Self::at("inventory/hdss7.yaml");
+        let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for folder in ["inventory", "playbooks", "roles"] {
+            run(Command::new("cp").arg("-a").arg(repository.join(folder)).arg(lab.folder.path()));
+        }
+        lab.kplay(&["lab", "up"]).success();
+        lab
+    }
+
+    fn at(inventory: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("kplay-lab-test").tempdir().unwrap();
+        let inventory = folder.path().join(inventory);
+        Self { folder, inventory }
+    }
+
+    /// The folder that kplay is run in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Writes the inventory and boots its hosts.
@@ -43,7 +71,26 @@ impl Lab {
 
     /// The inventory's path.
     pub fn inventory(&self) -> PathBuf {
-        self.folder.path().join("hosts.yaml")
+        self.inventory.clone()
+    }
+
+    /// Replaces a text in a file below the folder; it has to be there exactly once.
+    #[track_caller]
+    pub fn edit(&self, file: &str, old: &str, new: &str) {
+        let path = self.folder.path().join(file);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches(old).count(), 1, "`{old}` in {file}");
+        std::fs::write(path, text.replace(old, new)).unwrap();
+    }
+
+    /// Runs the playbook apiserver, insists on success, and returns its events.
+    #[track_caller]
+    pub fn play(&self, arguments: &[&str]) -> Events {
+        let file = self.folder.path().join("events.jsonl");
+        let path = file.display().to_string();
+        let all: Vec<&str> = ["playbooks/apiserver.lua", "--events", &path].into_iter().chain(arguments.iter().copied()).collect();
+        self.kplay(&all).success();
+        Events::read(&file)
     }
 
     /// Runs kplay on the inventory. What follows `--` stays last.
@@ -67,7 +114,7 @@ impl Lab {
         let split = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
         let mut command = Command::new(KPLAY);
         command.args(&arguments[..split]).arg("-i").arg(self.inventory()).args(&arguments[split..]);
-        command.stdin(Stdio::null()).env("NO_COLOR", "1");
+        command.current_dir(self.folder.path()).stdin(Stdio::null()).env("NO_COLOR", "1");
         command
     }
 
@@ -147,4 +194,93 @@ impl Ended {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self.stderr
     }
+}
+
+/// What a run reported.
+pub struct Events(Vec<Value>);
+
+/// A change as it was reported: host, task, and what it does to what.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reported {
+    /// The host.
+    pub host: String,
+    /// Number of the task on that host.
+    pub number: u64,
+    /// `exact`, `assumed` or `unknown`.
+    pub certainty: String,
+    /// Kind and subject: `write_file /etc/…`.
+    pub what: String,
+}
+
+impl Events {
+    fn read(file: &Path) -> Self {
+        let text = std::fs::read_to_string(file).unwrap();
+        Self(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
+    /// All tasks that ended.
+    pub fn tasks(&self) -> impl Iterator<Item = &Value> {
+        self.0.iter().filter(|event| event["event"] == "task")
+    }
+
+    /// All changes, in the order of each host's tasks.
+    pub fn changes(&self) -> Vec<Reported> {
+        let mut changes = Vec::new();
+        for task in self.tasks() {
+            for change in task["changes"].as_array().unwrap() {
+                let subject =
+                    change.as_object().unwrap().iter().find(|(key, _)| !["kind", "action", "summary", "diff"].contains(&key.as_str()));
+                let subject = subject.map(|(_, value)| value.to_string()).unwrap_or_default();
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                changes.push(Reported {
+                    host: text(&task["host"]),
+                    number: task["number"].as_u64().unwrap(),
+                    certainty: text(&task["certainty"]),
+                    what: format!("{} {} {subject}", text(&change["kind"]), text(&change["action"])),
+                });
+            }
+        }
+        changes.sort_by(|a, b| (&a.host, a.number).cmp(&(&b.host, b.number)));
+        changes
+    }
+
+    /// What is changed, without host and order, for short comparisons: `hdss7-21 write_file … "/etc/…"`.
+    pub fn summary(&self) -> Vec<String> {
+        self.changes().into_iter().map(|change| format!("{} {}", change.host, change.what)).collect()
+    }
+
+    /// The recap, by host.
+    pub fn recap(&self) -> BTreeMap<String, Value> {
+        let recap = self.0.last().unwrap();
+        assert_eq!(recap["event"], "recap");
+        recap["hosts"].as_object().unwrap().iter().map(|(host, counts)| (host.clone(), counts.clone())).collect()
+    }
+
+    /// Insists that every host took part and nothing was, or would be, changed.
+    #[track_caller]
+    pub fn nothing_to_do(&self) {
+        assert_eq!(self.summary(), [""; 0]);
+        for (host, counts) in self.recap() {
+            let count = |key: &str| counts[key].as_u64().unwrap();
+            assert!(count("ok") > 0, "{host}: {counts}");
+            assert_eq!(count("changed") + count("failed") + count("unknown"), 0, "{host}: {counts}");
+            assert_eq!(counts["unreachable"], false, "{host}");
+        }
+    }
+}
+
+/// Runs a program that must succeed and returns what it printed.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    Ended::of(command.output().unwrap()).success()
+}
+
+/// Builds the agent that is sent to hosts, from the sources that are tested, once for all tests.
+fn build_agent() {
+    static BUILT: Once = Once::new();
+    BUILT.call_once(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "kplay-modules", "--bin", "kplay-agent", "--target", "x86_64-unknown-linux-musl"]);
+        run(cargo.current_dir(env!("CARGO_MANIFEST_DIR")));
+    });
 }
