@@ -24,6 +24,15 @@ pub trait Services {
     fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError>;
     /// See [`Controller::download`].
     fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
+    /// See [`Controller::remembered`].
+    fn remembered(&self, key: &str) -> Option<Vec<u8>> {
+        let _ = key;
+        None
+    }
+    /// See [`Controller::remember`].
+    fn remember(&self, key: &str, value: &[u8]) {
+        let _ = (key, value);
+    }
 }
 
 /// What all preparations of a run share.
@@ -296,6 +305,14 @@ impl Controller for Preparation<'_> {
 
     fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {
         self.local.services.download(url, digest, ca, timeout)
+    }
+
+    fn remembered(&self, key: &str) -> Option<Vec<u8>> {
+        self.local.services.remembered(key)
+    }
+
+    fn remember(&self, key: &str, value: &[u8]) {
+        self.local.services.remember(key, value);
     }
 
     fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError> {

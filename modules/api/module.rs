@@ -121,6 +121,15 @@ pub trait Controller {
     /// Makes sure that `url` (`https`, `http`, `file`) with this digest lies in the controller's download cache and returns its
     /// path there. `ca` is a local PEM file with the authorities to trust instead of the usual ones, `timeout` is in seconds.
     fn download(&self, url: &str, digest: &super::types::Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
+    /// Returns what was remembered under `key`, a file name, in this run or an earlier one; `None` when it is not known any more.
+    fn remembered(&self, key: &str) -> Option<Vec<u8>> {
+        let _ = key;
+        None
+    }
+    /// Remembers under `key` what took long to find out and can be found out again; never a secret.
+    fn remember(&self, key: &str, value: &[u8]) {
+        let _ = (key, value);
+    }
     /// Returns the certificate (PEM) of the authority kept in `folder`, making the authority on first use. With `dry`
     /// nothing is made: `None` says that it would be.
     fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError>;

@@ -15,7 +15,7 @@ use crate::api::glob::Globs;
 use crate::api::{Controller, Digest, ModuleError, place};
 
 /// All members of an archive, in its order.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Manifest {
     members: Vec<Wish>,
     /// Hexadecimal SHA-512 of the archive.
@@ -82,6 +82,9 @@ impl Checksum {
     }
 }
 
+/// Version of what is remembered of an archive from run to run.
+const VERSION: u32 = 1;
+
 /// The manifests that have been made in this process; each is made by whoever asks first, while others wait.
 static KNOWN: Mutex<BTreeMap<Digest, Slot>> = Mutex::new(BTreeMap::new());
 
@@ -94,7 +97,19 @@ pub(super) fn of(controller: &dyn Controller, path: &Path, name: &str, digest: D
     if let Some(known) = &*manifest {
         return Ok(Arc::clone(known));
     }
-    let made = Arc::new(Manifest::read(name, controller.open(path)?)?);
+    // Reading a large archive takes seconds, and a run with nothing to do should take less.
+    let key = format!("manifest-{VERSION}-{}", digest.hex());
+    let remembered = controller.remembered(&key).and_then(|text| serde_json::from_slice(&text).ok());
+    let made = Arc::new(match remembered {
+        Some(manifest) => manifest,
+        None => {
+            let manifest = Manifest::read(name, controller.open(path)?)?;
+            if let Ok(text) = serde_json::to_vec(&manifest) {
+                controller.remember(&key, &text);
+            }
+            manifest
+        }
+    });
     *manifest = Some(Arc::clone(&made));
     Ok(made)
 }

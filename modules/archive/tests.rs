@@ -299,3 +299,13 @@ fn what_comes_out_is_what_tar_makes() {
         }
     }
 }
+
+#[test]
+fn a_remembered_manifest_is_the_same() {
+    let manifest = Manifest::read("x", Box::new(Cursor::new(release()))).unwrap();
+    let again: Manifest = serde_json::from_slice(&serde_json::to_vec(&manifest).unwrap()).unwrap();
+    assert_eq!(again.sha512, manifest.sha512);
+    let selected = |manifest: &Manifest| manifest.select("x", 1, &[], &["*.sig".to_owned()]).unwrap();
+    assert_eq!(selected(&again).wishes, selected(&manifest).wishes);
+    assert_eq!(selected(&again).absent, [std::path::PathBuf::from("bin/run.sig")]);
+}
