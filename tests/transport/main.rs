@@ -6,4 +6,5 @@ mod support;
 
 mod conformance;
 mod login;
+mod session;
 mod talk;
