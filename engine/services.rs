@@ -36,10 +36,15 @@ impl Services for Provided {
         if kept.is_file() {
             return Ok(kept);
         }
-        let failed = |error: &std::io::Error| ModuleError::argument(format!("cannot keep `{url}` in `{}`: {}", self.downloads.display(), plain(error))).at("url");
+        let failed = |error: &std::io::Error| {
+            ModuleError::argument(format!("cannot keep `{url}` in `{}`: {}", self.downloads.display(), plain(error))).at("url")
+        };
         create_folder(&self.downloads).map_err(|error| failed(&error))?;
         let mut content: Box<dyn std::io::Read> = match url.strip_prefix("file://") {
-            Some(path) => Box::new(std::fs::File::open(path).map_err(|error| ModuleError::argument(format!("cannot read `{path}`: {}", plain(&error))).at("url"))?),
+            Some(path) => Box::new(
+                std::fs::File::open(path)
+                    .map_err(|error| ModuleError::argument(format!("cannot read `{path}`: {}", plain(&error))).at("url"))?,
+            ),
             None => http::get(url, trusted(ca)?, timeout)?,
         };
         let mut file = tempfile::NamedTempFile::new_in(&self.downloads).map_err(|error| failed(&error))?;
@@ -57,7 +62,8 @@ impl Services for Provided {
 fn trusted(ca: Option<&Path>) -> Result<ureq::tls::RootCerts, ModuleError> {
     if let Some(ca) = ca {
         let pem = read(ca).map_err(|error| ModuleError::argument(format!("cannot read `{}`: {}", ca.display(), plain(&error))).at("ca"))?;
-        return http::authorities(&pem).ok_or_else(|| ModuleError::argument(format!("`{}` holds no certificate in PEM form", ca.display())).at("ca"));
+        return http::authorities(&pem)
+            .ok_or_else(|| ModuleError::argument(format!("`{}` holds no certificate in PEM form", ca.display())).at("ca"));
     }
     let bundles = http::BUNDLES.iter().filter_map(|path| read(Path::new(path)).ok());
     Ok(bundles.filter_map(|pem| http::authorities(&pem)).next().unwrap_or(ureq::tls::RootCerts::WebPki))
