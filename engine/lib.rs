@@ -14,7 +14,6 @@ pub mod pki;
 pub mod plan;
 pub mod report;
 pub mod schedule;
-pub mod services;
 pub mod template;
 pub mod transport;
 pub mod vault;

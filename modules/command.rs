@@ -32,10 +32,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 use crate::api::conformance::Example;
-use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal, Word};
+use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal};
 
 use guards::{Plan, default_timeout};
-use words::Line;
+use words::{Line, Word};
 
 /// Arguments of `command`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

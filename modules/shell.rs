@@ -17,8 +17,9 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 use crate::api::conformance::Example;
-use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal, Word};
+use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal};
 use crate::command::guards::{Plan, default_timeout};
+use crate::command::words::Word;
 
 /// Arguments of `shell`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

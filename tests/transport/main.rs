@@ -6,5 +6,4 @@ mod support;
 
 mod conformance;
 mod login;
-mod session;
 mod talk;
