@@ -178,6 +178,7 @@ impl Session {
             self.pump_errors();
             std::thread::sleep(Duration::from_millis(5));
         }
+        self.pump_errors();
         let how = self.link.close();
         let hint = match how.as_str() {
             "exit code 126" => Some("the folder of the agent does not allow execution any more: name another one with `agent_folder`"),

@@ -19,7 +19,7 @@ pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
     let script = bootstrap::command(&marker, agents, target.agent_folder.as_deref())?;
     let mut command = Command::new("ssh");
     // No terminal, no escape character, no forwarding, no question; whatever else the user has configured stays.
-    command.args(["-T", "-e", "none", "-a", "-x", "-o", "BatchMode=yes", "-o", "LogLevel=ERROR"]);
+    command.args(["-T", "-e", "none", "-a", "-x", "-o", "BatchMode=yes"]);
     command.args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]);
     command.args(proxy::options(target));
     if let Some(user) = &target.user {
@@ -43,5 +43,18 @@ pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
         None => return Err(Diagnostic::unreachable("`ssh` did not start in time")),
     };
     // `ssh` has a time limit of its own for connecting, whose message is the better one.
-    bootstrap::run(Box::new(link), &marker, agents, target.timeout + Duration::from_secs(2))
+    let connected = bootstrap::run(Box::new(link), &marker, agents, target.timeout + Duration::from_secs(2));
+    connected.map_err(|error| if error.message.ends_with(": exit code 255") { explain(target, &error.details) } else { error })
+}
+
+/// Says in a line of its own what ssh complained about last: 255 is its own failure, not the host's.
+fn explain(target: &Target, details: &[String]) -> Box<Diagnostic> {
+    let said: Vec<&str> = details.iter().filter_map(|line| line.strip_prefix("stderr: ")).collect();
+    let (last, before) = said.split_last().map_or(("it does not say why", &[][..]), |(last, before)| (*last, before));
+    let error = Diagnostic::unreachable(format!("`ssh` cannot reach `{}`: {last}", target.address))
+        .details(before.iter().map(|line| format!("ssh: {line}")));
+    if last.contains("Host key verification failed") {
+        return error.hint("`kplay host-keys scan` shows the key of a new host and takes it in");
+    }
+    error.hint("try the same by hand: `ssh -v` shows each step")
 }

@@ -58,13 +58,15 @@ pub(super) fn home() -> PathBuf {
 
 /// Returns the name of the local user.
 pub(super) fn local_user() -> String {
+    passwd_field(0).or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_owned())
+}
+
+/// Returns a field of the local user's line in `/etc/passwd`.
+fn passwd_field(field: usize) -> Option<String> {
     let number = rustix::process::getuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let of_line = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        (fields.get(2) == Some(&number.as_str())).then(|| fields[0].to_owned())
-    };
-    passwd.lines().find_map(of_line).or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_owned())
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut lines = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    lines.find(|fields| fields.get(2) == Some(&number.as_str()))?.get(field).map(|value| (*value).to_owned())
 }
 
 fn read(target: &Target) -> Settings {
@@ -73,7 +75,9 @@ fn read(target: &Target) -> Settings {
     if files.is_empty() {
         return Settings::from_pairs(&[], target);
     }
-    let pairs = ask_ssh(target, None).unwrap_or_else(|| {
+    // `ssh` looks for the user's file where the account's home is, whatever `$HOME` says.
+    let asked = if passwd_field(5).is_some_and(|path| Path::new(&path) == home()) { ask_ssh(target, None) } else { None };
+    let pairs = asked.unwrap_or_else(|| {
         // The first value of a setting wins, so the user's file goes first.
         files.iter().flat_map(|file| read_file(file, &target.address, 0)).collect()
     });

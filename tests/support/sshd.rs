@@ -30,6 +30,15 @@ impl Sshd {
 
     /// Starts one with further lines of sshd_config, which win over the usual ones.
     pub fn with(lines: &str) -> Self {
+        Self::launch(lines, &[])
+    }
+
+    /// Starts one in a network namespace of its own; needs root.
+    pub fn in_namespace() -> Self {
+        Self::launch("", &["unshare", "--net", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh"])
+    }
+
+    fn launch(lines: &str, wrapper: &[&str]) -> Self {
         let program = PROGRAMS.iter().find(|path| Path::new(path).exists());
         let program = program.expect("this test needs a real sshd: install openssh-server (it needs not run)");
         let mut folder = tempfile::tempdir().expect("a temporary folder");
@@ -46,8 +55,9 @@ impl Sshd {
             let config = config(folder.path(), port, lines);
             let log = fs::File::create(folder.path().join("log")).expect("a log");
             fs::write(folder.path().join("sshd_config"), config).expect("a configuration");
-            let child = Command::new(program)
-                .args(["-D", "-e", "-f"])
+            let words: Vec<&str> = wrapper.iter().copied().chain([*program, "-D", "-e", "-f"]).collect();
+            let child = Command::new(words[0])
+                .args(&words[1..])
                 .arg(folder.path().join("sshd_config"))
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -107,6 +117,11 @@ impl Sshd {
     /// The public key of a key pair in the folder, with its newline.
     pub fn public_key(&self, name: &str) -> String {
         fs::read_to_string(self.path(&format!("{name}.pub"))).expect("a public key")
+    }
+
+    /// The network namespace that it lives in.
+    pub fn namespace(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/ns/net", self.child.id()))
     }
 
     /// What sshd has logged so far.

@@ -247,6 +247,38 @@ fn a_host_with_only_old_algorithms_is_explained() {
 }
 
 #[test]
+fn a_host_in_another_namespace_is_reached_from_there() {
+    if crate::support::sshd::user_name() != "root" {
+        let error = is_refused(&Target { namespace: Some("/proc/self/ns/net".into()), ..Sshd::start().target() });
+        assert_tells(&error, "entering a network namespace needs root");
+        return;
+    }
+    let sshd = Sshd::in_namespace();
+    assert_tells(&is_refused(&sshd.target()), "connection refused");
+    for connection in [ConnectionKind::Ssh, ConnectionKind::OpenSsh] {
+        gets_in(&Target { namespace: Some(sshd.namespace()), connection, ..sshd.target() });
+    }
+    // The pool's own threads have stayed where they were.
+    gets_in(&Sshd::start().target());
+    let error = is_refused(&Target { namespace: Some("/run/netns/no-such-lab".into()), ..sshd.target() });
+    assert_tells(&error, "cannot open the network namespace `/run/netns/no-such-lab`");
+}
+
+#[test]
+fn the_systems_ssh_says_why_it_fails() {
+    let sshd = Sshd::start();
+    let target = Target { connection: ConnectionKind::OpenSsh, ..sshd.target() };
+    let error = is_refused(&Target { private_keys: vec![sshd.path("stranger")], ..target.clone() });
+    assert!(error.message.starts_with("`ssh` cannot reach `127.0.0.1`: "), "{error:?}");
+    assert_tells(&error, "Permission denied (publickey)");
+    let error = is_refused(&Target { known_hosts: Some(sshd.path("nothing")), ..target.clone() });
+    assert_tells(&error, "Host key verification failed");
+    assert_tells(&error, "kplay host-keys scan");
+    let error = is_refused(&Target { port: Some(1), ..target });
+    assert_tells(&error, "Connection refused");
+}
+
+#[test]
 fn many_connect_at_once() {
     let sshd = Sshd::start();
     let (_folder, agents) = shell_agents();
