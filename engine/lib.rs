@@ -14,6 +14,7 @@ pub mod pki;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+pub mod services;
 pub mod template;
 pub mod transport;
 pub mod vault;

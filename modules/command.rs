@@ -32,10 +32,10 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 use crate::api::conformance::Example;
-use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal};
+use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal, Word};
 
 use guards::{Plan, default_timeout};
-use words::{Line, Word};
+use words::Line;
 
 /// Arguments of `command`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod api;
 pub mod archive;
+pub mod assert;
 pub mod cert;
 pub mod command;
 pub mod copy;
@@ -14,6 +15,7 @@ pub mod hosts_file;
 pub mod line;
 pub mod shell;
 pub mod stat;
+pub mod sysctl;
 pub mod systemd;
 pub mod template;
 
@@ -34,6 +36,7 @@ macro_rules! registry {
 // One line a module, sorted: `file::File,` is the type `File` in `file.rs`.
 registry! {
     archive::Archive,
+    assert::Assert,
     cert::Cert,
     command::Command,
     copy::Copy,
@@ -45,6 +48,7 @@ registry! {
     line::Line,
     shell::Shell,
     stat::Stat,
+    sysctl::Sysctl,
     systemd::Systemd,
     template::Template,
 }

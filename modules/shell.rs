@@ -17,9 +17,8 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(test)]
 use crate::api::conformance::Example;
-use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal};
+use crate::api::{Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal, Word};
 use crate::command::guards::{Plan, default_timeout};
-use crate::command::words::Word;
 
 /// Arguments of `shell`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]

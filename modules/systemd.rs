@@ -258,7 +258,7 @@ impl Systemd {
 
 /// Returns the unit file: the one systemd names, else the one that lies where systemd will find it.
 fn unit_file(host: &dyn Inspect, name: &str, unit: &Unit) -> Result<Option<PathBuf>, ModuleError> {
-    if unit.fragment.is_some() || unit.load_state == "masked" {
+    if unit.load_state != "not-found" {
         return Ok(unit.fragment.clone());
     }
     let template = name.split_once('@').and_then(|(stem, rest)| Some(format!("{stem}@.{}", rest.rsplit_once('.')?.1)));

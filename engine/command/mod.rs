@@ -6,7 +6,9 @@ mod exec;
 mod host_keys;
 mod inventory;
 mod lab;
+mod list;
 mod new;
+mod play;
 mod vars;
 mod vault;
 
@@ -18,6 +20,8 @@ use crate::cli::{Cli, Command};
 use crate::config::{Environment, Screen};
 use crate::diagnostic::{Kind, Result, exit_code};
 use crate::report::printer::Printer;
+
+pub use lab::{LabCommand, SETTINGS_HELP as LAB_SETTINGS};
 
 /// Does what the arguments say; returns the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
@@ -43,10 +47,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
 
 fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
     match cli.command {
-        None => {
-            let play = crate::config::Play::new(&cli.play, environment)?;
-            Err(crate::diagnostic::Diagnostic::internal(format!("nothing runs `{}` yet", play.playbook.display())))
-        }
+        None => play::run(&crate::config::Play::new(&cli.play, environment)?, printer),
         Some(Command::Exec(arguments)) => exec::run(&arguments, environment, printer),
         Some(Command::Inventory(arguments)) => inventory::run(&arguments, environment, printer),
         Some(Command::Vars(arguments)) => vars::run(&arguments, environment, printer),

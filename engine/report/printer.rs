@@ -17,6 +17,11 @@ impl Printer {
         Self { screen }
     }
 
+    /// Returns how things are shown.
+    pub fn screen(self) -> Screen {
+        self.screen
+    }
+
     /// Writes to standard output.
     pub fn text(self, text: &str) {
         let mut output = std::io::stdout().lock();

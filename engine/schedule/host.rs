@@ -1,6 +1,8 @@
 //! What the scheduler knows of one host during a run.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
+
+use kplay_modules::api::Digest;
 
 use crate::diagnostic::Diagnostic;
 use crate::plan::{PlannedTask, Step};
@@ -13,6 +15,8 @@ pub(super) struct Host {
     pub pending: VecDeque<PlannedTask>,
     /// Tasks sent and not reported yet, by number.
     pub in_flight: BTreeMap<u32, PlannedTask>,
+    /// Contents that its tasks of this run name. A later task may need what an earlier one has brought.
+    pub contents: HashSet<Digest>,
     /// Whether a request (or a gathering) is under way.
     pub busy: bool,
     /// What its coroutine waits for in the current play; `None` when it takes no part.

@@ -37,7 +37,7 @@ impl Run<'_> {
             }
             ToController::NeedBlob { digest, offset } => {
                 let outbox = self.sessions.outbox();
-                if self.host(id).in_flight.values().any(|task| task.blobs.contains(&digest)) {
+                if self.host(id).contents.contains(&digest) {
                     self.supply.send_blob(&outbox, id, digest, offset);
                 } else {
                     Supply::refuse_blob(&outbox, id, digest);

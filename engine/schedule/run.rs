@@ -228,6 +228,7 @@ impl<'a> Run<'a> {
             Ok(()) => {
                 let host = self.host(id);
                 host.busy = true;
+                host.contents.extend(sent.iter().flat_map(|task| task.blobs.iter().copied()));
                 host.in_flight.extend(sent.into_iter().map(|task| (task.wire.id, task)));
             }
             Err(error) => self.fail(id, error),

@@ -1,5 +1,3 @@
-//! What the tests of connections share.
-
 use kplay_modules::agent::wire::BecomeMethod;
 
 use super::*;

@@ -34,4 +34,4 @@ pub use journal::Journal;
 pub use machine::Machine;
 pub use module::{AnyModule, Controller, Module, Proposal};
 pub use perform::{Irreversible, Perform, Performed, Upstream};
-pub use types::{Attributes, Blob, Content, Digest, Entry, EntryKind, Mode, OneOrMany, Owner};
+pub use types::{Attributes, Blob, Content, Digest, Entry, EntryKind, Mode, OneOrMany, Owner, Word};

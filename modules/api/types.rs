@@ -1,5 +1,6 @@
 //! The small values that arguments, changes and the wire share: digests, contents, modes, owners.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -240,6 +241,49 @@ impl<'de> Deserialize<'de> for OneOrMany {
                     None => Ok(OneOrMany::default()),
                     Some(key) => Err(serde::de::Error::custom(format!("expected a list of strings, found the key `{key}`"))),
                 }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// A string, or a whole number as users write ports, sizes and kernel parameters. A boolean is refused: nobody can tell whether
+/// `true`, `1` or `yes` is meant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Word {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Number(i64),
+}
+
+impl Word {
+    /// Returns the word as a program gets it.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => Cow::Borrowed(text),
+            Self::Number(number) => Cow::Owned(number.to_string()),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Word;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a string or a whole number")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Word, E> {
+                Ok(Word::Text(text.to_owned()))
+            }
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Word, E> {
+                Ok(Word::Number(number))
+            }
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Word, E> {
+                i64::try_from(number).map(Word::Number).map_err(|_| E::custom(format!("the number {number} is too large")))
             }
         }
         deserializer.deserialize_any(Visitor)

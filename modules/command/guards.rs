@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::words::Word;
 use crate::api::change::{Record, Recorded, Run};
 use crate::api::inspect::{Command, Fingerprint};
 use crate::api::walk::files;
-use crate::api::{Change, CommandOutput, Digest, Footprint, Inspect, ModuleError, OneOrMany, Proposal};
+use crate::api::{Change, CommandOutput, Digest, Footprint, Inspect, ModuleError, OneOrMany, Proposal, Word};
 
 /// Seconds that a command may take when the task does not say.
 pub(crate) fn default_timeout() -> u64 {

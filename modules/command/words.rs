@@ -1,11 +1,9 @@
 //! Command lines as users write them: lists of words, or strings that are split and never expanded.
 
-use std::borrow::Cow;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::ModuleError;
+use crate::api::{ModuleError, Word};
 
 /// A command: one string to be split, or its words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -15,26 +13,6 @@ pub(crate) enum Line {
     Text(String),
     /// Taken as they are.
     Words(Vec<Word>),
-}
-
-/// A word of a command: a string, or a whole number, as ports and sizes often are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub(crate) enum Word {
-    /// A string.
-    Text(String),
-    /// A whole number.
-    Number(i64),
-}
-
-impl Word {
-    /// Returns the word as the program gets it.
-    pub(crate) fn text(&self) -> Cow<'_, str> {
-        match self {
-            Self::Text(text) => Cow::Borrowed(text),
-            Self::Number(number) => Cow::Owned(number.to_string()),
-        }
-    }
 }
 
 impl Line {
@@ -107,28 +85,6 @@ fn needs_shell(text: &str, special: char) -> ModuleError {
 
 fn unclosed(text: &str, quote: char) -> ModuleError {
     ModuleError::argument(format!("the quote {quote} in `{text}` is not closed"))
-}
-
-impl<'de> Deserialize<'de> for Word {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = Word;
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a string or a whole number")
-            }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Word, E> {
-                Ok(Word::Text(text.to_owned()))
-            }
-            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Word, E> {
-                Ok(Word::Number(number))
-            }
-            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Word, E> {
-                i64::try_from(number).map(Word::Number).map_err(|_| E::custom(format!("the number {number} is too large")))
-            }
-        }
-        deserializer.deserialize_any(Visitor)
-    }
 }
 
 impl<'de> Deserialize<'de> for Line {

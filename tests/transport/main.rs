@@ -7,4 +7,5 @@ mod support;
 mod command;
 mod conformance;
 mod login;
+mod session;
 mod talk;

@@ -199,6 +199,12 @@ fn since_boot(clock: ClockId, nanoseconds: i64) -> i64 {
 
 /// Runs `systemctl VERB UNIT` and, where that fails, explains why.
 fn systemctl(name: &str, action: UnitAction, timeout: u64) -> Result<(), ModuleError> {
+    if matches!(action, UnitAction::Start | UnitAction::Restart) {
+        // A unit that failed too often in a short time is refused until its failures are forgotten.
+        let mut forget = Command::new(["systemctl", "--no-ask-password", "reset-failed", "--", name]);
+        forget.timeout = ANSWER;
+        let _ = run_quietly(&forget);
+    }
     let mut command = Command::new(["systemctl", "--no-ask-password", action.verb(), "--", name]);
     command.timeout = timeout;
     let output = run_quietly(&command)?;

@@ -1,0 +1,53 @@
+//! `--list-hosts` and `--list-tasks`: what is in a playbook, without connecting to anything.
+
+use crate::diagnostic::{Result, exit_code};
+use crate::plan::{Planner, Step};
+use crate::report::printer::Printer;
+
+/// Shows the hosts of each play.
+pub fn hosts(planner: &dyn Planner, printer: Printer) -> u8 {
+    for play in planner.plays() {
+        printer.text(&format!("{}  ({} hosts)\n", play.name, play.hosts.len()));
+        for (number, batch) in play.batches().iter().enumerate() {
+            for host in batch {
+                let batch = if play.serial.is_empty() { String::new() } else { format!("  batch {}", number + 1) };
+                printer.text(&format!("  {}{batch}\n", planner.host_name(*host)));
+            }
+        }
+    }
+    exit_code::DONE
+}
+
+/// Shows the tasks of each play, as far as they can be known without asking a host.
+pub fn tasks(planner: &mut dyn Planner, printer: Printer) -> Result<u8> {
+    for (index, play) in planner.plays().to_vec().iter().enumerate() {
+        printer.text(&format!("{}  ({} hosts)\n", play.name, play.hosts.len()));
+        for &host in &play.hosts {
+            planner.begin(index, host)?;
+            let step = planner.resume(host);
+            printer.text(&format!("  {}\n", planner.host_name(host)));
+            for queued in planner.queued() {
+                for task in planner.take_queue(queued)? {
+                    let role = task.role.as_ref().map_or_else(String::new, |role| format!("{role}: "));
+                    let on = if task.host == host { String::new() } else { format!("  on {}", planner.host_name(task.host)) };
+                    let tags = if task.tags.is_empty() { String::new() } else { format!("  [{}]", task.tags.join(", ")) };
+                    let skipped = task.skipped.as_ref().map_or_else(String::new, |why| format!("  (skipped: {why})"));
+                    let place = format!("{}:{}", task.place.file.display(), task.place.line);
+                    printer.text(&format!("    {role}{}{on}{tags}{skipped}  {place}\n", task.wire.name));
+                }
+            }
+            match step {
+                Step::Failed(error) => return Err(error),
+                Step::NeedsResult { .. } | Step::NeedsFacts { .. } | Step::Gather { .. } => {
+                    printer.text("    … what follows depends on what the host answers\n");
+                }
+                Step::Barrier { name } => printer.text(&format!("    … what follows waits at barrier `{name}`\n")),
+                _ => {}
+            }
+        }
+        for &host in &play.hosts {
+            planner.abandon(host, crate::diagnostic::Diagnostic::host("the tasks are only listed"));
+        }
+    }
+    Ok(exit_code::DONE)
+}
