@@ -9,7 +9,8 @@ use time::macros::format_description;
 use crate::config::{Hosts, Mode};
 use crate::diagnostic::{Diagnostic, Result};
 use crate::inventory::{Host, Inventory};
-use crate::schedule::{Greeting, Sessions};
+use crate::report::printer::Printer;
+use crate::schedule::{Greeting, HostId, Sessions};
 use crate::transport::{self, Agents, Target};
 use crate::vault;
 
@@ -23,6 +24,20 @@ pub fn sessions(hosts: &Hosts, mode: Mode) -> Result<(Sessions, String)> {
     let sessions = Sessions::new(agents, greeting, hosts.forks)?;
     sessions.listen_for_interrupts()?;
     Ok((sessions, run))
+}
+
+/// Reads the inventory and returns it with the hosts of `pattern`, narrowed down by `--limit`, and how they are reached.
+pub fn select(hosts: &Hosts, pattern: &str, printer: Printer) -> Result<(Inventory, Vec<(HostId, Arc<Target>)>)> {
+    let inventory = hosts.read(None)?;
+    inventory.warnings().iter().for_each(|warning| printer.warning(warning));
+    let pattern = hosts.limit.as_ref().map_or_else(|| pattern.to_owned(), |limit| format!("{pattern}:&{limit}"));
+    let chosen = inventory.select(&pattern)?;
+    if chosen.is_empty() {
+        return Err(Diagnostic::user(format!("the pattern `{pattern}` selects no host")));
+    }
+    let settings = hosts.settings(&inventory, chosen.iter().copied())?;
+    let reached = chosen.iter().zip(settings).map(|(host, settings)| (host.number, Arc::new(settings.target))).collect();
+    Ok((inventory, reached))
 }
 
 /// Returns how every host of the inventory is reached, by its number.

@@ -9,6 +9,8 @@ mod lab;
 mod list;
 mod new;
 mod play;
+mod runs;
+mod undo;
 mod vars;
 mod vault;
 
@@ -52,6 +54,8 @@ fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
         Some(Command::Inventory(arguments)) => inventory::run(&arguments, environment, printer),
         Some(Command::Vars(arguments)) => vars::run(&arguments, environment, printer),
         Some(Command::Lab(arguments)) => lab::of_inventory(&arguments, environment),
+        Some(Command::Undo(arguments)) => undo::run(&arguments, environment, printer),
+        Some(Command::Runs(arguments)) => runs::run(&arguments, environment, printer),
         Some(Command::Vault(arguments)) => vault::run(&arguments, environment, printer),
         Some(Command::HostKeys(arguments)) => host_keys::run(&arguments, environment, printer),
         Some(Command::New(arguments)) => new::run(&arguments, printer),

@@ -1,5 +1,6 @@
 //! Brings hosts and tasks together: who is planned, connected, sent to, waited for, and when a play ends.
 
+mod ask;
 mod host;
 mod outcome;
 mod planning;
@@ -8,6 +9,7 @@ mod run;
 mod session;
 mod supply;
 
+pub use ask::{Answer, Next, ask};
 pub use run::{End, Run, Settings};
 pub use session::{Greeting, Happening, HostId, Sessions};
 pub use supply::{Signer, Supply};

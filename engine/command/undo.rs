@@ -1,0 +1,146 @@
+//! `kplay undo`: takes back what a run changed, host by host, newest change first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use kplay_modules::agent::wire::{Outcome, Status, ToAgent, ToController};
+
+use super::contact;
+use crate::cli;
+use crate::config::{Environment, Hosts, Mode};
+use crate::diagnostic::{Diagnostic, Kind, Place, Result, exit_code};
+use crate::report::event::{Counts, Event, Recap, Reporter, TaskFinished};
+use crate::report::printer::Printer;
+use crate::report::{Lookup, Reporters, Secrets};
+use crate::schedule::{Answer, Next, ask};
+
+/// Takes a run back on all hosts of the inventory that took part in it.
+pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -> Result<u8> {
+    let hosts = Hosts::new(&arguments.hosts, &arguments.connection, environment)?;
+    let mode = Mode::new(&arguments.mode);
+    let (inventory, chosen) = contact::select(&hosts, "all", printer)?;
+    let names: BTreeMap<usize, String> = chosen.iter().map(|(number, target)| (*number, target.name.clone())).collect();
+    let (mut sessions, run) = contact::sessions(&hosts, mode)?;
+    let secrets = Secrets::default();
+    secrets.add(inventory.secrets());
+    // What comes back to a host lies on that host; the controller holds none of it.
+    let lookup: Lookup = Arc::new(|_| None);
+    let mut reporters = Reporters::new(printer.screen(), mode.diff, arguments.output.events.as_deref(), &secrets, lookup)?;
+    let mut undo = Undo { of: arguments.run.clone(), names, counts: BTreeMap::new() };
+    let started = Instant::now();
+    let event = Event::RunStarted { run: run.clone(), playbook: format!("undo {}", arguments.run), check: mode.check, hosts: chosen.len() };
+    reporters.report(&event);
+    reporters.report(&Event::PlayStarted { play: format!("undo {}", arguments.run), hosts: undo.names.values().cloned().collect() });
+    let interrupted = ask(&mut sessions, &chosen, &ToAgent::ListRuns, &mut |answer| undo.hear(answer, &mut reporters));
+    if undo.counts.is_empty() && !interrupted {
+        let error = Diagnostic::user(format!("no host of the inventory remembers a run `{}`", arguments.run));
+        return Err(error.hint("`kplay runs` lists the runs that hosts remember; each keeps its newest"));
+    }
+    let code = undo.code(interrupted, mode);
+    reporters.report(&Event::Recap(Recap {
+        hosts: undo.counts,
+        run,
+        check: mode.check,
+        interrupted,
+        millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+    }));
+    Ok(code)
+}
+
+struct Undo {
+    of: String,
+    names: BTreeMap<usize, String>,
+    counts: BTreeMap<String, Counts>,
+}
+
+impl Undo {
+    /// Asks hosts that remember the run to take it back, and reports what they say.
+    fn hear(&mut self, answer: Answer, reporter: &mut dyn Reporter) -> Next {
+        match answer {
+            Answer::Said(host, ToController::Runs(entries)) => {
+                if entries.iter().all(|entry| entry.run != self.of) {
+                    return Next::End;
+                }
+                self.counts.entry(self.name(host)).or_default();
+                Next::Ask(ToAgent::Undo { run: self.of.clone() })
+            }
+            Answer::Said(host, ToController::Outcome(outcome)) => {
+                let event = self.finished(host, outcome);
+                reporter.report(&event);
+                Next::Wait
+            }
+            Answer::Said(_, ToController::Done { .. }) => Next::End,
+            Answer::Said(..) => Next::Wait,
+            Answer::Lost(host, error) => {
+                let host = self.name(host);
+                let counts = self.counts.entry(host.clone()).or_default();
+                if error.kind == Kind::Unreachable {
+                    counts.unreachable = true;
+                    reporter.report(&Event::HostUnreachable { host, error });
+                } else {
+                    counts.failed += 1;
+                    reporter.report(&Event::HostFailed { host, error });
+                }
+                Next::End
+            }
+        }
+    }
+
+    fn finished(&mut self, host: usize, outcome: Outcome) -> Event {
+        let name = self.name(host);
+        let counts = self.counts.entry(name.clone()).or_default();
+        let count = match outcome.status {
+            Status::Ok => &mut counts.ok,
+            Status::Changed => &mut counts.changed,
+            Status::Failed => &mut counts.failed,
+            Status::Skipped => &mut counts.skipped,
+            Status::Unknown => &mut counts.unknown,
+        };
+        *count += 1;
+        let number = counts.ok + counts.changed + counts.failed + counts.skipped + counts.unknown;
+        // The agent names the task whose changes it takes back, and why it leaves some, in one text.
+        let (task, because) = match outcome.because.as_deref().map(|text| text.split_once(": ").unwrap_or((text, ""))) {
+            Some((task, "")) => (task.to_owned(), None),
+            Some((task, why)) => (task.to_owned(), Some(why.to_owned())),
+            None => (format!("task {}", outcome.task), None),
+        };
+        Event::TaskFinished(Box::new(TaskFinished {
+            play: format!("undo {}", self.of),
+            error: outcome.failure.map(|failure| Box::<Diagnostic>::from(failure).on(&name)),
+            host: name,
+            number,
+            task,
+            module: "undo".to_owned(),
+            role: None,
+            place: Place::line("undo", 0),
+            status: outcome.status,
+            certainty: outcome.certainty,
+            because,
+            changes: outcome.changes,
+            ignored: false,
+            output: serde_json::from_str(&outcome.output).unwrap_or_default(),
+            sensitive: false,
+            micros: outcome.micros,
+        }))
+    }
+
+    fn code(&self, interrupted: bool, mode: Mode) -> u8 {
+        let any = |test: fn(&Counts) -> bool| self.counts.values().any(test);
+        if interrupted {
+            exit_code::INTERRUPTED
+        } else if any(|counts| counts.failed > 0) {
+            exit_code::FAILED
+        } else if any(|counts| counts.unreachable) {
+            exit_code::UNREACHABLE
+        } else if mode.check && mode.exit_code && any(|counts| counts.changed > 0) {
+            exit_code::WOULD_CHANGE
+        } else {
+            exit_code::DONE
+        }
+    }
+
+    fn name(&self, host: usize) -> String {
+        self.names.get(&host).cloned().unwrap_or_default()
+    }
+}
