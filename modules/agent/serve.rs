@@ -18,6 +18,9 @@ mod task;
 mod undo;
 mod work;
 
+#[cfg(test)]
+mod tests;
+
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

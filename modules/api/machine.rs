@@ -33,8 +33,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-pub(crate) use commands::SEARCH;
 pub use commands::kill_running;
+pub(crate) use commands::{SEARCH, find_program};
 pub(crate) use records::{private_folder, put};
 
 use super::change::Change;

@@ -2,6 +2,7 @@
 
 use std::io::{BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::Instant;
@@ -10,6 +11,7 @@ use super::program::Program;
 use super::{PATIENCE, sudo};
 use crate::agent::wire::{self, BecomeMethod, Hello, ToController};
 use crate::api::error::plain;
+use crate::api::machine::{SEARCH, find_program};
 use crate::api::{Inspect, ModuleError, Owner};
 
 /// What comes from another user's agent, or from the program that starts it.
@@ -47,10 +49,9 @@ pub(super) fn ask(hello: &Hello, host: &dyn Inspect, user: &str, program: &Progr
     match hello.become_method {
         BecomeMethod::Sudo => sudo::ask(hello.become_password.as_deref(), &me, user, &agent, marker),
         BecomeMethod::Doas => {
-            let mut command = Command::new("doas");
+            let mut command = Command::new(installed("doas")?);
             command.args(["-n", "-u", user]).args(agent);
-            let asked = start("doas", command).map(|child| wait(child, marker, None));
-            match asked? {
+            match wait(start(command)?, marker, None) {
                 Ok(asked) => Ok(asked),
                 Err(refused) => Err(ModuleError::host(format!("`{me}` cannot become `{user}` with doas: {}", refused.ending))
                     .details(refused.said.lines().map(str::to_owned))
@@ -70,8 +71,7 @@ fn as_root(host: &dyn Inspect, user: &str, program: &Program, marker: &str) -> R
     let (Owner::Id(uid), Owner::Id(gid)) = (&entry.id, &entry.group) else {
         return Err(ModuleError::unknown(format!("user `{user}` is not there yet")));
     };
-    let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|path| std::path::Path::new(path).exists());
-    let mut command = match setpriv {
+    let mut command = match find_program("setpriv") {
         Some(setpriv) => {
             let mut command = Command::new(setpriv);
             command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--init-groups".to_owned(), "--".to_owned()]);
@@ -85,22 +85,27 @@ fn as_root(host: &dyn Inspect, user: &str, program: &Program, marker: &str) -> R
         }
     };
     command.args(["serve", marker]).current_dir("/").env_clear();
-    command.env("PATH", crate::api::machine::SEARCH).env("HOME", &entry.home).env("USER", user).env("LOGNAME", user);
-    let child = start("agent", command)?;
+    command.env("PATH", SEARCH).env("HOME", &entry.home).env("USER", user).env("LOGNAME", user);
+    let child = start(command)?;
     wait(child, marker, None).map_err(|refused| {
         ModuleError::host(format!("cannot start the agent as `{user}`: {}", refused.ending))
             .details(refused.said.lines().map(str::to_owned))
     })
 }
 
-/// Starts a program with all streams piped.
-pub(super) fn start(name: &str, mut command: Command) -> Result<Child, ModuleError> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => ModuleError::host(format!("`{name}` is not installed on this host"))
-            .hint("install it, name another `become_method`, or connect as root"),
-        _ => ModuleError::host(format!("cannot start `{name}`: {}", plain(&error))),
+/// Returns where a program lies that becomes other users.
+pub(super) fn installed(name: &str) -> Result<PathBuf, ModuleError> {
+    find_program(name).ok_or_else(|| {
+        ModuleError::host(format!("`{name}` is not installed on this host"))
+            .hint("install it, name another `become_method`, or connect as root")
     })
+}
+
+/// Starts a program with all streams piped.
+pub(super) fn start(mut command: Command) -> Result<Child, ModuleError> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started = command.spawn();
+    started.map_err(|error| ModuleError::host(format!("cannot start `{}`: {}", command.get_program().display(), plain(&error))))
 }
 
 /// A prompt to wait for, and the password that answers it.

@@ -2,27 +2,26 @@
 
 use std::process::Command;
 
-use super::asking::{Asked, Prompt, Refused, start, wait};
+use super::asking::{Asked, Prompt, Refused, installed, start, wait};
 use crate::api::ModuleError;
 
 /// Starts the agent through sudo: without a password first, with it when sudo wants one.
 pub(super) fn ask(password: Option<&str>, me: &str, user: &str, agent: &[&str], marker: &str) -> Result<Asked, ModuleError> {
-    let refused = match wait(start("sudo", command(&["-n"], user, agent))?, marker, None) {
+    let refused = match wait(start(command(&["-n"], user, agent)?)?, marker, None) {
         Ok(asked) => return Ok(asked),
         Err(refused) => refused,
     };
     let Some(password) = password.filter(|_| wants_password(&refused.said)) else { return Err(explain(&refused, me, user, false)) };
     let token = format!("[kplay-{marker}]");
     let prompt = Prompt { token: &token, password };
-    wait(start("sudo", command(&["-S", "-p", &token], user, agent))?, marker, Some(prompt))
-        .map_err(|refused| explain(&refused, me, user, true))
+    wait(start(command(&["-S", "-p", &token], user, agent)?)?, marker, Some(prompt)).map_err(|refused| explain(&refused, me, user, true))
 }
 
-fn command(options: &[&str], user: &str, agent: &[&str]) -> Command {
-    let mut command = Command::new("sudo");
+fn command(options: &[&str], user: &str, agent: &[&str]) -> Result<Command, ModuleError> {
+    let mut command = Command::new(installed("sudo")?);
     // Its messages are recognised, so that they must not be translated.
     command.args(options).args(["-u", user, "--"]).args(agent).current_dir("/").env("LC_ALL", "C");
-    command
+    Ok(command)
 }
 
 fn wants_password(said: &str) -> bool {

@@ -21,6 +21,14 @@ pub(super) struct Relays {
     told: BTreeMap<String, usize>,
 }
 
+/// What other users' agents knew of a run to be undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Elsewhere {
+    Nowhere,
+    UndoneBefore,
+    Undone,
+}
+
 impl Relays {
     /// Remembers what a task would do, for agents that are yet to be told.
     pub(super) fn note(&mut self, by: Option<String>, foreseen: Foreseen) {
@@ -201,27 +209,29 @@ impl<H: Perform> Session<'_, H> {
         self.tell(outcome);
     }
 
-    /// Undoes a run as all other users that have ever been of this one's runs. Returns how many steps that were.
-    pub(super) fn undo_elsewhere(&mut self, run: &str) -> Result<usize, Fatal> {
-        let mut steps = 0;
+    /// Undoes a run as all other users whose agents have ever worked for this one. Returns whether any of them knew the run.
+    pub(super) fn undo_elsewhere(&mut self, run: &str) -> Result<Elsewhere, Fatal> {
+        let mut elsewhere = Elsewhere::Nowhere;
         for user in super::identities::known(&self.state) {
-            if !self.runs_of(&user).iter().any(|entry| entry.run == run) {
-                continue;
+            match self.runs_of(&user).iter().find(|entry| entry.run == run) {
+                None => continue,
+                Some(entry) if entry.undone => {
+                    elsewhere = elsewhere.max(Elsewhere::UndoneBefore);
+                    continue;
+                }
+                Some(_) => elsewhere = Elsewhere::Undone,
             }
             self.pass(&user, &ToAgent::Undo { run: run.to_owned() });
             while let Some(agent) = self.relays.agents.get_mut(&user) {
                 match agent.next(self.link.stop()) {
-                    Ok(ToController::Outcome(outcome)) => {
-                        steps += 1;
-                        self.tell(outcome);
-                    }
+                    Ok(ToController::Outcome(outcome)) => self.tell(outcome),
                     Ok(ToController::Fatal(error)) | Err(Lost(error)) => return Err(Fatal(error)),
                     Ok(ToController::Done { .. }) => break,
                     Ok(_) => {}
                 }
             }
         }
-        Ok(steps)
+        Ok(elsewhere)
     }
 
     /// Answers which runs this host remembers, of all identities.

@@ -35,7 +35,7 @@ impl Contents {
         self.known.get(digest).cloned()
     }
 
-    fn put(&mut self, digest: Digest, bytes: Vec<u8>) {
+    pub(super) fn put(&mut self, digest: Digest, bytes: Vec<u8>) {
         if self.known.contains_key(&digest) {
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::relay::Elsewhere;
 use super::report::{Manner, report};
 use super::session::{Fatal, Host, Session};
 use super::task::Progress;
@@ -16,7 +17,11 @@ impl<H: Perform> Session<'_, H> {
         match Journal::undo_plan(&self.state, run) {
             Ok(plan) => self.undo_steps(run, &plan)?,
             // Its changes may all have been another identity's.
-            Err(_) if elsewhere > 0 => {}
+            Err(_) if elsewhere == Elsewhere::Undone => {}
+            Err(_) if elsewhere == Elsewhere::UndoneBefore => {
+                let error = ModuleError::host(format!("the run `{run}` has been undone on this host already"));
+                self.tell(Progress::default().end(&Task::default(), Duration::ZERO, Status::Failed, Some(error)));
+            }
             Err(error) => self.tell(Progress::default().end(&Task::default(), Duration::ZERO, Status::Failed, Some(error))),
         }
         self.flush()?;

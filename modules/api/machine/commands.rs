@@ -80,7 +80,7 @@ pub(super) fn run_quietly(command: &Command) -> Result<CommandOutput, ModuleErro
 }
 
 /// Returns where a program of this machine lies.
-pub(super) fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     SEARCH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| is_program(path))
 }
 
