@@ -1,5 +1,7 @@
 //! This machine, as modules see it while they prepare a task: its files, templates, authorities, and what it keeps for hosts.
 
+#![expect(clippy::disallowed_methods, reason = "this is where tasks get at the controller's disk")]
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -241,7 +243,7 @@ impl Controller for Preparation<'_> {
     fn blob_of_file(&self, path: &Path, secret: bool) -> Result<Blob, ModuleError> {
         let pending = self.local.pending.borrow().get(path).cloned();
         Ok(self.keep(match pending {
-            Some(bytes) => self.local.blobs.add_bytes(bytes, true),
+            Some(bytes) => self.local.blobs.add_bytes(bytes, secret),
             None => self.local.blobs.add_file(path, secret)?,
         }))
     }

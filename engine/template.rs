@@ -111,6 +111,7 @@ fn normal(path: &Path) -> PathBuf {
     })
 }
 
+#[expect(clippy::disallowed_methods, reason = "templates are read here and nowhere else")]
 fn load(name: &str) -> std::result::Result<Option<String>, Error> {
     if let Some(name) = name.strip_prefix(OUTSIDE) {
         return Err(Error::new(ErrorKind::InvalidOperation, format!("`{name}` lies outside of the templates folder")));

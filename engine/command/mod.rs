@@ -2,6 +2,7 @@
 
 mod completions;
 mod contact;
+mod doc;
 mod exec;
 mod host_keys;
 mod inventory;
@@ -53,6 +54,7 @@ fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
         Some(Command::Exec(arguments)) => exec::run(&arguments, environment, printer),
         Some(Command::Inventory(arguments)) => inventory::run(&arguments, environment, printer),
         Some(Command::Vars(arguments)) => vars::run(&arguments, environment, printer),
+        Some(Command::Doc(arguments)) => doc::run(&arguments, printer),
         Some(Command::Lab(arguments)) => lab::of_inventory(&arguments, environment),
         Some(Command::Undo(arguments)) => undo::run(&arguments, environment, printer),
         Some(Command::Runs(arguments)) => runs::run(&arguments, environment, printer),

@@ -208,7 +208,7 @@ pub(super) const ERROR_FIELDS: [&str; 6] = ["details", "file", "hint", "host", "
 /// Returns the place and message of a file that Lua cannot read.
 pub(super) fn syntax(sources: &Sources, error: &LuaError, file: &std::path::Path) -> Box<Diagnostic> {
     let text = plain_text(error);
-    let mut parts = text.rsplitn(2, |letter| letter == '\n').last().unwrap_or(&text).splitn(3, ':');
+    let mut parts = text.lines().next().unwrap_or_default().splitn(3, ':');
     let (_, line, message) = (parts.next(), parts.next(), parts.next());
     let (Some(line), Some(message)) = (line.and_then(|line| line.parse().ok()), message) else {
         return Diagnostic::user(text.clone()).at(Place::line(file, 0));

@@ -18,13 +18,9 @@ use crate::diagnostic::{Diagnostic, Result};
 
 /// Reads a file of the user's and compiles it. Bytecode is refused.
 pub(super) fn load_file(lua: &Lua, shared: &Shared, file: &Path, environment: Table) -> Result<Function> {
-    let text = match std::fs::read(file) {
-        Ok(bytes) => String::from_utf8(bytes).map_err(|_| Diagnostic::user(format!("`{}` is not UTF-8 text", file.display())))?,
-        Err(error) => {
-            let reason = kplay_modules::api::error::plain(&error);
-            return Err(Diagnostic::user(format!("cannot read `{}`: {reason}", file.display())));
-        }
-    };
+    let bytes = shared.local.read_file(file).map_err(|error| Diagnostic::user(error.message))?;
+    let bytes = bytes.ok_or_else(|| Diagnostic::user(format!("there is no file `{}`", file.display())))?;
+    let text = String::from_utf8(bytes).map_err(|_| Diagnostic::user(format!("`{}` is not UTF-8 text", file.display())))?;
     compile(lua, shared, file, &text, environment)
 }
 

@@ -9,6 +9,7 @@ mod convert;
 mod error;
 mod keys;
 mod library;
+mod manual;
 mod options;
 mod play;
 mod primitives;
@@ -24,6 +25,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use manual::{ParamManual, RoleManual, describe_role, roles_below};
+pub use options::NAMES as OPTION_NAMES;
 pub use program::Program;
 
 /// What the command line says about running a playbook.

@@ -12,7 +12,7 @@ use super::convert::{ToJson, kind};
 use super::source::{Part, Segment};
 
 /// Names of all options.
-pub(super) const NAMES: [&str; 14] = [
+pub const NAMES: [&str; 14] = [
     "name",
     "when",
     "tags",

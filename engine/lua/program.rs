@@ -28,8 +28,8 @@ const INSTRUCTIONS: u32 = 100_000;
 
 /// See the file's head.
 pub struct Program {
-    lua: Lua,
-    shared: Rc<Shared>,
+    pub(super) lua: Lua,
+    pub(super) shared: Rc<Shared>,
     plays: Vec<Play>,
 }
 
@@ -61,7 +61,7 @@ impl Program {
     }
 
     /// Makes the Lua state with its limits, and fills it.
-    fn open(
+    pub(super) fn open(
         playbook: &Path,
         options: Options,
         inventory: &Inventory,
@@ -110,7 +110,7 @@ impl Program {
         Ok(Self { lua, shared, plays: Vec::new() })
     }
 
-    fn classes(&self) -> Result<&Classes> {
+    pub(super) fn classes(&self) -> Result<&Classes> {
         self.shared.classes().map_err(internal)
     }
 

@@ -111,6 +111,7 @@ pub(super) fn find(name: &str, paths: &[PathBuf]) -> Result<PathBuf> {
 }
 
 /// Returns the names of all roles below `paths`, sorted.
+#[expect(clippy::disallowed_methods, reason = "roles are folders of the user's")]
 pub(super) fn list(paths: &[PathBuf]) -> Vec<String> {
     let folders = paths.iter().filter_map(|path| std::fs::read_dir(path).ok()).flatten().flatten();
     let mut names: Vec<_> = folders
@@ -176,7 +177,7 @@ fn read_params(classes: &Classes, role: &str, value: &Lua) -> std::result::Resul
     };
     let mut params = Vec::new();
     for (name, declaration) in fields {
-        let param: Param = serde_path_to_error::deserialize(declaration).map_err(|error| {
+        let mut param: Param = serde_path_to_error::deserialize(declaration).map_err(|error| {
             let path = error.path().to_string();
             let error = ModuleError::argument(error.into_inner().to_string()).at(&path);
             let mut problem = from_serde(&error, &format!("parameter `{name}` of role `{role}`"));
@@ -184,11 +185,12 @@ fn read_params(classes: &Classes, role: &str, value: &Lua) -> std::result::Resul
             problem
         })?;
         if let Some(default) = &param.default {
-            param.check(default, &mut vec![Segment::Key(name.clone())]).map_err(|mut problem| {
+            let checked = param.check(default, &mut vec![Segment::Key(name.clone())]).map_err(|mut problem| {
                 problem.path = at(vec![Segment::Key(name.clone()), Segment::Key("default".to_owned())]);
                 problem.message = format!("the default of parameter `{name}` of role `{role}` {}", problem.message);
                 problem
             })?;
+            param.default = Some(checked);
         }
         params.push((name, param));
     }

@@ -27,7 +27,7 @@ fn results_have_the_fields_of_their_module_and_no_others() {
          print(tostring(r), (\"%s!\"):format(r), \"it \" .. r, table.concat({ r, 1 }, \"-\"))
          print(r.stduot)",
     );
-    let log = book.play(|_| output(json!({ "stdout": "noon", "code": 0 })));
+    let log = book.play(|_| output(&json!({ "stdout": "noon", "code": 0 })));
     assert_eq!(log[2], "say: noon true false false nil");
     assert_eq!(log[3], "say: changed changed! it changed changed-1");
     assert_eq!(log[4], "a failed: the result of `command date` has no field `stduot`");
@@ -180,7 +180,7 @@ fn once_runs_for_the_first_host_and_answers_all() {
          end)
          print(host.name, token.text)",
     );
-    let log = book.play(|_| output(json!({ "stdout": "secret" })));
+    let log = book.play(|_| output(&json!({ "stdout": "secret" })));
     assert_eq!(log, ["a: command token a", "say: a secret", "say: b secret"]);
 }
 

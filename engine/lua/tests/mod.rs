@@ -133,7 +133,7 @@ pub(super) fn unchanged() -> TaskResult {
     TaskResult::Done { changed: false, skipped: false, output: Map::new() }
 }
 
-pub(super) fn output(fields: Value) -> TaskResult {
+pub(super) fn output(fields: &Value) -> TaskResult {
     TaskResult::Done { changed: true, skipped: false, output: fields.as_object().cloned().unwrap() }
 }
 
