@@ -63,7 +63,8 @@ impl Machine {
     /// replaced. Nothing is written before the first change.
     pub fn new(root: Option<PathBuf>, state: PathBuf, run: &str) -> Self {
         // `/` is no folder standing for a host, it is the host. Links on the way to the root are none of the root's business.
-        let root = root.map(|root| root.canonicalize().unwrap_or(root)).filter(|root| root != Path::new("/"));
+        let whole = |root: PathBuf| root.canonicalize().or_else(|_| std::path::absolute(&root)).unwrap_or(root);
+        let root = root.map(whole).filter(|root| root != Path::new("/"));
         let assumed = if root.is_some() { assumed::Assumed::load(&state) } else { assumed::Assumed::default() };
         let mut machine = Self {
             root,
@@ -106,6 +107,9 @@ impl Machine {
     }
 
     fn make(&self, change: &Change, upstream: &mut dyn Upstream) -> Result<Performed, ModuleError> {
+        if let Some(root) = self.root.as_deref().filter(|root| !root.exists()) {
+            std::fs::create_dir_all(root).map_err(|error| ModuleError::io("make the root", root, &error))?;
+        }
         match change {
             Change::WriteFile(write) => self.write_file(write, upstream)?,
             Change::SetAttributes { path, after, .. } => self.set_attributes(path, after)?,
@@ -219,7 +223,6 @@ impl Perform for Machine {
         if change.ends_group() {
             self.sync()?;
         }
-        self.units.borrow_mut().forget();
         let performed = self.make(change, upstream);
         self.units.borrow_mut().forget();
         performed

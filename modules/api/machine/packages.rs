@@ -185,7 +185,10 @@ impl Machine {
     /// Package managers are let run to their end, whatever becomes of the agent's input: half an installation is worse.
     fn run_manager(&self, command: &Command) -> Result<CommandOutput, ModuleError> {
         let mut command = command.clone();
-        command.environment.insert("DEBIAN_FRONTEND".to_owned(), "noninteractive".to_owned());
+        // Nobody answers questions, and nobody but the playbook restarts services.
+        for (name, value) in [("DEBIAN_FRONTEND", "noninteractive"), ("UCF_FORCE_CONFFOLD", "1"), ("NEEDRESTART_SUSPEND", "1")] {
+            command.environment.insert(name.to_owned(), value.to_owned());
+        }
         if let Some(root) = &self.root {
             command.argv.splice(0..0, ["chroot".to_owned(), root.display().to_string()]);
         }

@@ -60,7 +60,11 @@ impl Machine {
         if self.root.is_some() {
             self.assume_action(&name, action)?;
         } else {
-            self.require_systemd()?;
+            let failed = self.find_unit(&name)?.active_state == "failed";
+            if failed && matches!(action, UnitAction::Start | UnitAction::Restart) {
+                // It may have failed so often that systemd would not even try; whoever starts it now has a reason.
+                run_quietly(&Command::new(["systemctl", "reset-failed", "--", &name]))?;
+            }
             systemctl(&name, action, timeout)?;
         }
         let (Some(record), Some(recorded)) = (record, recorded) else { return Ok(()) };
@@ -209,14 +213,19 @@ fn systemctl(name: &str, action: UnitAction, timeout: u64) -> Result<(), ModuleE
     command.timeout = timeout;
     let output = run_quietly(&command)?;
     let starts = matches!(action, UnitAction::Start | UnitAction::Restart | UnitAction::Reload);
-    if !output.success() {
-        let said = format!("cannot {} `{name}`: ", action.verb());
-        if !starts {
-            return Err(ModuleError::host(said + &reason(&output.stderr, &output.ending())).details(lines(&output.stderr)));
+    let said = format!("cannot {} `{name}`: ", action.verb());
+    match (output.success(), starts) {
+        (true, true) => watch(name, action),
+        (true, false) => Ok(()),
+        (false, true) => Err(explain(name, &said, &reason(&output.stderr, &output.ending()))),
+        (false, false) => {
+            let error = ModuleError::host(said + &reason(&output.stderr, &output.ending()));
+            let error = error.details(lines(&output.stderr).into_iter().skip(1));
+            // Masking puts a link where the administrator's own unit files lie.
+            let in_the_way = action == UnitAction::Mask && output.stderr.contains("already exists");
+            Err(if in_the_way { error.hint("remove that file first, or disable the unit instead of masking it") } else { error })
         }
-        return Err(explain(name, &said, &reason(&output.stderr, &output.ending())));
     }
-    if starts { watch(name, action) } else { Ok(()) }
 }
 
 /// A unit of a type that only forks counts as started before its program has looked at its configuration. Looks on for a
@@ -264,10 +273,11 @@ fn last_lines(argv: &[&str]) -> Option<Vec<String>> {
     Some(lines(&run_quietly(&command).ok()?.stdout)).filter(|lines| !lines.is_empty())
 }
 
-/// Returns the line of systemctl's complaint that says what happened, without its advice to look elsewhere.
+/// Returns what systemctl complains of, without its repeating what it was told to do.
 fn reason(stderr: &str, ending: &str) -> String {
     let line = stderr.lines().find(|line| !line.trim().is_empty()).unwrap_or(ending).trim();
-    line.trim_end_matches('.').to_owned()
+    let said = line.strip_prefix("Failed to ").and_then(|line| line.split_once(": ")).map_or(line, |(_, said)| said);
+    said.trim_end_matches('.').to_owned()
 }
 
 fn lines(text: &str) -> Vec<String> {

@@ -42,6 +42,14 @@ fn unit_names_get_their_suffix() {
 }
 
 #[test]
+fn what_systemctl_was_told_is_not_said_twice() {
+    assert_eq!(reason("Failed to mask unit: File /etc/a already exists.\n", ""), "File /etc/a already exists");
+    let job = "Job for a.service failed because the control process exited with error code.\nSee \"systemctl status a.service\"";
+    assert_eq!(reason(job, ""), "Job for a.service failed because the control process exited with error code");
+    assert_eq!(reason("\n", "timed out"), "timed out");
+}
+
+#[test]
 fn a_host_without_systemd_says_so() {
     if Path::new("/run/systemd/system").is_dir() {
         return;
