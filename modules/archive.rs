@@ -23,7 +23,7 @@
 //!
 //! ```lua
 //! host:archive({
-//!   src = "/var/cache/binaries/kubernetes-server-linux-amd64.tar.gz",
+//!   src = "kubernetes-server-linux-amd64.tar.gz",
 //!   dest = "/opt/kubernetes-v1.31.0",
 //!   strip = 1,
 //!   exclude = { "kubernetes-src.tar.gz", "*.tar", "*_tag" },

@@ -2,6 +2,7 @@
 
 mod errors;
 mod flow;
+mod manuals;
 mod many;
 mod roles;
 
@@ -14,6 +15,7 @@ use kplay_modules::api::{Digest, Facts, ModuleError};
 use serde_json::{Map, Value, json};
 
 use super::{Options, Program};
+use crate::blobs::Blobs;
 use crate::controller::Services;
 use crate::diagnostic::{self, Diagnostic, Result};
 use crate::inventory::{Decrypt, Inventory, Sources};
@@ -82,6 +84,10 @@ impl Book {
     }
 
     pub fn load(&self) -> Result<Program> {
+        self.load_with(Arc::default(), Box::new(NoServices))
+    }
+
+    pub fn load_with(&self, blobs: Arc<Blobs>, services: Box<dyn Services>) -> Result<Program> {
         let sources = Sources {
             inventories: std::slice::from_ref(&self.inventory),
             playbook_folder: None,
@@ -91,7 +97,7 @@ impl Book {
         };
         let inventory = Inventory::load(&sources)?;
         let playbook = self.folder.path().join("play.lua");
-        Program::load(&playbook, self.options.clone(), &inventory, Arc::default(), Box::new(NoServices))
+        Program::load(&playbook, self.options.clone(), &inventory, blobs, services)
     }
 
     /// Goes through all plays; `answer` says how each task ends. Returns what happened, a line each.
