@@ -11,13 +11,16 @@ pub mod download;
 pub mod fetch;
 pub mod file;
 pub mod file_diff;
+pub mod group;
 pub mod hosts_file;
 pub mod line;
+pub mod package;
 pub mod shell;
 pub mod stat;
 pub mod sysctl;
 pub mod systemd;
 pub mod template;
+pub mod user;
 
 use api::module::Entry;
 
@@ -44,13 +47,16 @@ registry! {
     fetch::Fetch,
     file::File,
     file_diff::FileDiff,
+    group::Group,
     hosts_file::HostsFile,
     line::Line,
+    package::Package,
     shell::Shell,
     stat::Stat,
     sysctl::Sysctl,
     systemd::Systemd,
     template::Template,
+    user::User,
 }
 
 /// Returns the registry line of the module called `name`.

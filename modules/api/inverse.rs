@@ -184,7 +184,15 @@ fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_
     {
         spec.group = None;
     }
-    Ok(vec![Change::User { name: name.to_owned(), before: after.cloned(), after: before, remove_home: false }])
+    // A home directory that is made with the user goes with the user.
+    let home = after
+        .filter(|spec| now.is_none() && spec.create_home)
+        .map(|spec| spec.home.clone().unwrap_or_else(|| Path::new("/home").join(name)));
+    let remove_home = match home {
+        Some(home) => look(host, &home)?.is_none(),
+        None => false,
+    };
+    Ok(vec![Change::User { name: name.to_owned(), before: after.cloned(), after: before, remove_home }])
 }
 
 /// Returns a user as it is, as a specification; the password hash is not known to a check and is left as it is.

@@ -59,7 +59,7 @@ impl Perform for Fake {
                 None => return Err(ModuleError::host(format!("there is no kernel parameter `{key}`"))),
             },
             Change::Packages(packages) => self.install(packages)?,
-            Change::User { name, after, .. } => self.set_user(name, after.as_ref())?,
+            Change::User { name, after, remove_home, .. } => self.set_user(name, after.as_ref(), *remove_home)?,
             Change::Group { name, after, .. } => self.set_group(name, after.as_ref()),
             Change::IssueCertificate(issue) => self.issue(issue, upstream)?,
             Change::Run(run) => return self.run_for_good(run),
@@ -299,13 +299,13 @@ impl Fake {
         Ok(())
     }
 
-    fn set_user(&mut self, name: &str, after: Option<&UserSpec>) -> Result<(), ModuleError> {
+    fn set_user(&mut self, name: &str, after: Option<&UserSpec>, remove_home: bool) -> Result<(), ModuleError> {
         let now = self.users.remove(name);
         let Some(spec) = after else {
             let Some(user) = now else { return Err(ModuleError::host(format!("there is no user `{name}`"))) };
             self.groups.retain(|group, entry| group != name || entry.id != user.group);
             self.groups.values_mut().for_each(|group| group.members.retain(|member| member != name));
-            return Ok(());
+            return if remove_home { self.remove(&user.home) } else { Ok(()) };
         };
         let free = self.free_number(spec.system);
         let id = spec.uid.map(Owner::Id).or(now.as_ref().map(|user| user.id.clone())).unwrap_or(Owner::Id(free));
