@@ -1,11 +1,10 @@
 //! What was typed. What it means is said in `config.rs`; nothing after that looks at flags.
 #![expect(missing_docs, reason = "groups of options are described at their types")]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
-
-use crate::command::LabCommand;
 
 /// Bring hosts to the state that playbooks describe
 ///
@@ -229,9 +228,25 @@ pub struct Doc {
     pub name: Option<String>,
 }
 
+/// What `kplay lab --help` says of the settings.
+const LAB_SETTINGS: &str = "\
+A host takes part when it has the variable `lab`, a mapping; `lab: {}` takes the defaults:
+  address     its address, unless `address` or `ansible_host` says it
+  prefix      24
+  gateway     the lab's own address; the highest free one of the network
+  interface   name of the network interface in the host; ens32
+  packages    Debian packages that can be installed in the host; []
+  include     Debian packages that are in the host from the start; []
+  suite       bookworm
+  mirror      http://deb.debian.org/debian
+  kubernetes  whether a Kubernetes server archive is built when the cache has none; false
+
+Hosts live in network namespaces and have no way out. While the lab is up, kplay reaches them by itself.
+Debian trees, packages and archives are kept in $KPLAY_CACHE, else /var/cache/kplay.";
+
 /// `kplay lab`
 #[derive(Debug, Args)]
-#[command(after_help = crate::command::LAB_SETTINGS)]
+#[command(after_help = LAB_SETTINGS)]
 pub struct Lab {
     #[command(subcommand)]
     pub action: LabCommand,
@@ -239,6 +254,38 @@ pub struct Lab {
     // A global argument shares its name with all commands above it, and a playbook's `-i` is of another type.
     #[arg(id = "lab_inventory", short = 'i', long = "inventory", global = true, value_name = "INVENTORY", value_hint = ValueHint::AnyPath)]
     pub inventory: Option<PathBuf>,
+}
+
+/// What to do with a lab.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum LabCommand {
+    /// Boot the hosts that do not run, and wait until they answer
+    Up,
+    /// Remove hosts, networks and mounts; Debian trees and packages stay in the cache
+    Down,
+    /// Show which hosts run
+    Status,
+    /// Run a command in a host as root
+    Exec {
+        /// Name of the host
+        host: String,
+        /// Program and arguments; no shell expands them
+        #[arg(last = true, required = true, value_name = "COMMAND")]
+        argv: Vec<String>,
+    },
+    /// Boot the hosts, then run a playbook on them
+    Run {
+        /// The playbook
+        playbook: PathBuf,
+        /// Further arguments of `kplay PLAYBOOK`, such as `-- --check --diff`
+        #[arg(last = true, value_name = "ARGUMENT")]
+        arguments: Vec<OsString>,
+    },
+    /// Open a shell in a host as root
+    Console {
+        /// Name of the host
+        host: String,
+    },
 }
 
 /// `kplay undo`

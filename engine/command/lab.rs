@@ -6,58 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-use crate::cli;
+use crate::cli::{self, LabCommand};
 use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code};
 use crate::lab::{self, Lab, LabHost};
-
-/// What `kplay lab --help` says of the settings.
-pub const SETTINGS_HELP: &str = "\
-A host takes part when it has the variable `lab`, a mapping; `lab: {}` takes the defaults:
-  address     its address, unless `address` or `ansible_host` says it
-  prefix      24
-  gateway     the lab's own address; the highest free one of the network
-  interface   name of the network interface in the host; ens32
-  packages    Debian packages that can be installed in the host; []
-  include     Debian packages that are in the host from the start; []
-  suite       bookworm
-  mirror      http://deb.debian.org/debian
-  kubernetes  whether a Kubernetes server archive is built when the cache has none; false
-
-Hosts live in network namespaces and have no way out. While the lab is up, kplay reaches them by itself.
-Debian trees, packages and archives are kept in $KPLAY_CACHE, else /var/cache/kplay.";
-
-/// What to do with a lab.
-#[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
-pub enum LabCommand {
-    /// Boot the hosts that do not run, and wait until they answer
-    Up,
-    /// Remove hosts, networks and mounts; Debian trees and packages stay in the cache
-    Down,
-    /// Show which hosts run
-    Status,
-    /// Run a command in a host as root
-    Exec {
-        /// Name of the host
-        host: String,
-        /// Program and arguments; no shell expands them
-        #[arg(last = true, required = true, value_name = "COMMAND")]
-        argv: Vec<String>,
-    },
-    /// Boot the hosts, then run a playbook on them
-    Run {
-        /// The playbook
-        playbook: PathBuf,
-        /// Further arguments of `kplay PLAYBOOK`, such as `-- --check --diff`
-        #[arg(last = true, value_name = "ARGUMENT")]
-        arguments: Vec<OsString>,
-    },
-    /// Open a shell in a host as root
-    Console {
-        /// Name of the host
-        host: String,
-    },
-}
 
 /// Reads the inventory and does what was asked for with its lab.
 pub fn of_inventory(arguments: &cli::Lab, environment: &Environment) -> Result<u8> {

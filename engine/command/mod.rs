@@ -24,8 +24,6 @@ use crate::config::{Environment, Screen};
 use crate::diagnostic::{Kind, Result, exit_code};
 use crate::report::printer::Printer;
 
-pub use lab::{LabCommand, SETTINGS_HELP as LAB_SETTINGS};
-
 /// Does what the arguments say; returns the exit code.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let environment: Environment =

@@ -1,3 +1,5 @@
+//! What the tests of connections share.
+
 use kplay_modules::agent::wire::BecomeMethod;
 
 use super::*;

@@ -1,5 +1,6 @@
-//! What the tests share: a real sshd on loopback, and agents to send.
+//! What the tests share: terminal sessions, a real sshd on loopback, and agents to send.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod agents;
+pub mod kplay;
 pub mod sshd;

@@ -1,3 +1,5 @@
+//! The bootstrap script, run by the shells of this machine.
+
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! Lines of known_hosts files, and what follows from them.
+
 use super::*;
 
 const ED: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFSVcaY5FeXsyYu4wNaYHpHyv50xqaRHxwRRsR65LVlq";

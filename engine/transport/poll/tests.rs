@@ -1,3 +1,5 @@
+//! Conversations through pairs of sockets.
+
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::process::Command;

@@ -1,0 +1,9 @@
+//! Inventories as they are written: what is read from them, and what every mistake says.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod mistakes;
+mod reading;
+mod sources;
