@@ -25,6 +25,18 @@ pub struct Cli {
     pub command: Option<Command>,
 }
 
+impl Cli {
+    /// Returns how often `-v` was given to whatever command it is.
+    pub fn verbosity(&self) -> u8 {
+        match &self.command {
+            None => self.play.output.verbose,
+            Some(Command::Exec(exec)) => exec.output.verbose,
+            Some(Command::Undo(undo)) => undo.output.verbose,
+            Some(_) => 0,
+        }
+    }
+}
+
 /// The commands besides running a playbook.
 #[derive(Debug, Subcommand)]
 pub enum Command {

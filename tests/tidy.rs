@@ -27,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("controller", &["blobs", "diagnostic", "template"]),
     ("lua", &["blobs", "controller", "diagnostic", "inventory", "plan", "report", "template", "yaml"]),
     ("schedule", &["blobs", "diagnostic", "plan", "report", "transport"]),
+    ("services", &["blobs", "controller", "diagnostic", "pki", "schedule"]),
     (
         "command",
         &[
@@ -42,6 +43,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "plan",
             "report",
             "schedule",
+            "services",
             "template",
             "transport",
             "vault",

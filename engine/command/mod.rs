@@ -35,7 +35,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             return if error.use_stderr() { exit_code::REFUSED } else { exit_code::DONE };
         }
     };
-    let printer = Printer::new(Screen::detect(&environment, cli.play.output.verbose));
+    let printer = Printer::new(Screen::detect(&environment, cli.verbosity()));
     run(cli, &environment, printer).unwrap_or_else(|error| {
         printer.error(&error);
         match error.kind {
