@@ -97,6 +97,19 @@ impl Identity {
         }
     }
 
+    /// Returns what the agent has said already.
+    pub fn said_already(&mut self) -> Option<ToController> {
+        loop {
+            match self.heard.try_recv() {
+                Ok(Heard::Message(message)) => return Some(*message),
+                Ok(Heard::Said(bytes)) => pass_on(&bytes, &mut self.said),
+                Ok(Heard::Begun) => {}
+                // `next` will say so.
+                Ok(Heard::Ended) | Err(_) => return None,
+            }
+        }
+    }
+
     fn gone(&mut self) -> ModuleError {
         let ending = self.child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         let said = String::from_utf8_lossy(&self.said);

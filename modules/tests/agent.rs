@@ -171,6 +171,22 @@ fn a_large_content_is_streamed_and_a_small_one_asked_for_once() {
 }
 
 #[test]
+fn small_contents_are_asked_for_all_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let mut agent = Agent::start(root.path(), false);
+    let tasks =
+        (0..5).map(|number| agent.task("copy", json!({ "content": format!("text {number}"), "dest": format!("/{number}") }))).collect();
+    agent.send_request(tasks);
+    // None is answered before all have been asked for.
+    let questions: Vec<Digest> = (0..5).map(|_| agent.question()).collect();
+    questions.into_iter().for_each(|digest| agent.hand_out(digest));
+    assert_eq!(statuses(&agent.outcomes()), [Status::Changed; 5]);
+    assert_eq!(text(&root.path().join("4")), "text 4");
+    assert_eq!(agent.asked(), 0, "nothing is asked for twice");
+    agent.bye();
+}
+
+#[test]
 fn conditions_and_retries_are_judged_on_the_host() {
     let root = tempfile::tempdir().unwrap();
     let counter = root.path().join("count");
@@ -258,7 +274,7 @@ fn killed_in_the_middle_nothing_is_lost() {
 }
 
 #[test]
-fn when_the_controller_goes_commands_end_and_the_journal_is_closed() {
+fn when_the_controller_goes_commands_end_and_the_lock_is_free() {
     let root = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(root.path(), false);
     let survived = root.path().join("survived");
@@ -276,7 +292,9 @@ fn when_the_controller_goes_commands_end_and_the_journal_is_closed() {
     std::thread::sleep(Duration::from_millis(2500));
     assert!(!survived.exists());
     let mut next = Agent::start(root.path(), false);
-    assert!(next.runs().iter().any(|entry| entry.run == run && entry.finished));
+    assert!(next.runs().iter().any(|entry| entry.run == run && entry.changes == 1 && !entry.finished));
+    let tasks = vec![next.task("file", json!({ "path": "/b", "state": "directory" }))];
+    assert_eq!(statuses(&next.request(tasks)), [Status::Changed]);
     next.bye();
 }
 

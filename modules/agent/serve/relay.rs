@@ -1,6 +1,6 @@
 //! Tasks of other users: passed on to an agent that runs as that user, whose answers are passed back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::link::Link;
 use super::session::{Fatal, Host, Mark, NOT_WANTED, Session, Wanted};
@@ -9,7 +9,7 @@ use crate::agent::identity::{Identity, Lost};
 use crate::agent::wire::{Foreseen, Outcome, Request, RunEntry, Status, Task, ToAgent, ToController};
 use crate::api::forecast::Certainty;
 use crate::api::journal::Journal;
-use crate::api::{Change, Content, Footprint, Inspect, ModuleError, Perform};
+use crate::api::{Change, Content, Digest, Footprint, Inspect, ModuleError, Perform};
 
 /// Agents of other users, started when their first task comes.
 #[derive(Default)]
@@ -91,7 +91,7 @@ impl<H: Perform> Session<'_, H> {
     /// Fails the first task that is to be done.
     fn cannot_become(&mut self, tasks: &[Task], error: &ModuleError) -> bool {
         for task in tasks {
-            if self.wanted(task, &std::collections::HashSet::new()) == Wanted::No {
+            if self.wanted(task, &HashSet::new()) == Wanted::No {
                 self.tell(skipped(task, NOT_WANTED));
                 continue;
             }
@@ -127,13 +127,23 @@ impl<H: Perform> Session<'_, H> {
         }
     }
 
-    /// Passes messages back and forth until the other agent is done.
+    /// Passes messages back and forth until the other agent is done. Its questions go up as they come, so that many cost one
+    /// round trip; while answers are outstanding it waits for nothing else.
     fn pass_back(&mut self, user: &str, tasks: &[Task]) -> Result<bool, Fatal> {
         let mut goes_on = true;
         let mut left = tasks.iter();
+        let mut open = HashSet::new();
         loop {
             let Some(agent) = self.relays.agents.get_mut(user) else { return Ok(false) };
-            match agent.next(self.link.stop()) {
+            let message = match agent.said_already() {
+                Some(message) => Ok(message),
+                None if !open.is_empty() => {
+                    pass_down(self.link, agent, &mut open);
+                    continue;
+                }
+                None => agent.next(self.link.stop()),
+            };
+            match message {
                 Ok(ToController::Outcome(outcome)) => {
                     let task = left.find(|task| task.id == outcome.task);
                     goes_on = outcome.status != Status::Failed || task.is_some_and(|task| task.ignore_errors);
@@ -141,45 +151,21 @@ impl<H: Perform> Session<'_, H> {
                 }
                 Ok(ToController::Done { .. }) => return Ok(goes_on && !self.link.is_stopped()),
                 Ok(ToController::Fatal(error)) => return Err(Fatal(error)),
-                Ok(message) => self.pass_up(user, &message),
+                Ok(message @ (ToController::Started { .. } | ToController::Fetched { .. })) => self.link.send(&message),
+                Ok(message @ ToController::NeedBlob { digest, .. }) => {
+                    open.insert(Open::Blob(digest));
+                    self.link.send(&message);
+                }
+                Ok(message @ ToController::Sign { task, .. }) => {
+                    open.insert(Open::Signature(task));
+                    self.link.send(&message);
+                }
+                Ok(ToController::Ready { .. } | ToController::Facts(_) | ToController::Runs(_)) => {}
                 Err(Lost(error)) => {
                     self.relays.agents.remove(user);
                     return Err(Fatal(error));
                 }
             }
-        }
-    }
-
-    /// Passes on what is no outcome; questions come with the answer to be passed back.
-    fn pass_up(&mut self, user: &str, message: &ToController) {
-        let Some(agent) = self.relays.agents.get_mut(user) else { return };
-        match message {
-            &ToController::NeedBlob { digest, .. } => {
-                self.link.send(message);
-                loop {
-                    let part = answer(self.link, |part| match part {
-                        ToAgent::Blob { digest: of, .. } | ToAgent::NoBlob { digest: of, .. } => *of == digest,
-                        _ => false,
-                    });
-                    let part = part.unwrap_or_else(|message| ToAgent::NoBlob { digest, message });
-                    agent.send(&part);
-                    if !matches!(part, ToAgent::Blob { last: false, .. }) {
-                        return;
-                    }
-                }
-            }
-            &ToController::Sign { task, .. } => {
-                self.link.send(message);
-                let signed = answer(self.link, |signed| matches!(signed, ToAgent::Signed { task: of, .. } if *of == task));
-                agent.send(&signed.unwrap_or_else(|why| ToAgent::Signed { task, certificate: Err(why) }));
-            }
-            ToController::Started { .. } | ToController::Fetched { .. } => self.link.send(message),
-            ToController::Ready { .. }
-            | ToController::Outcome(_)
-            | ToController::Done { .. }
-            | ToController::Facts(_)
-            | ToController::Runs(_)
-            | ToController::Fatal(_) => {}
         }
     }
 
@@ -270,14 +256,44 @@ impl<H: Perform> Session<'_, H> {
     }
 }
 
-fn answer(link: &Link, wanted: impl Fn(&ToAgent) -> bool) -> Result<ToAgent, String> {
-    link.answer(wanted).map_err(|error| error.message)
+/// A question of another agent that the controller has not answered in full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Open {
+    Blob(Digest),
+    Signature(u32),
+}
+
+/// Passes the next part of an answer on; says that there will be none when the controller is gone.
+fn pass_down(link: &Link, agent: &mut Identity, open: &mut HashSet<Open>) {
+    let question = |message: &ToAgent| match message {
+        ToAgent::Blob { digest, .. } | ToAgent::NoBlob { digest, .. } => Some(Open::Blob(*digest)),
+        ToAgent::Signed { task, .. } => Some(Open::Signature(*task)),
+        _ => None,
+    };
+    match link.answer(|message| question(message).is_some_and(|question| open.contains(&question))) {
+        Ok(part) => {
+            agent.send(&part);
+            if !matches!(part, ToAgent::Blob { last: false, .. })
+                && let Some(answered) = question(&part)
+            {
+                open.remove(&answered);
+            }
+        }
+        Err(error) => {
+            for question in open.drain() {
+                agent.send(&match question {
+                    Open::Blob(digest) => ToAgent::NoBlob { digest, message: error.message.clone() },
+                    Open::Signature(task) => ToAgent::Signed { task, certificate: Err(error.message.clone()) },
+                });
+            }
+        }
+    }
 }
 
 /// Returns a change with the content that was reported beside it.
 fn with_content(change: &Change, after: Option<&[u8]>) -> Change {
     match (change, after) {
-        (Change::WriteFile(write), Some(bytes)) if write.content.digest() == crate::api::Digest::of(bytes) => {
+        (Change::WriteFile(write), Some(bytes)) if write.content.digest() == Digest::of(bytes) => {
             let mut write = write.clone();
             write.content = Content::Inline(bytes.to_vec());
             Change::WriteFile(write)

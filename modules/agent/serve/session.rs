@@ -71,13 +71,17 @@ impl<'a, H: Perform> Session<'a, H> {
     pub fn run(mut self, gather: impl Fn() -> Facts) -> Result<(), Fatal> {
         let result = self.answer_all(gather);
         self.relays.close();
-        if let Some(journal) = self.journal.take() {
-            journal.finish().map_err(Fatal)?;
+        match (self.journal.take(), &result) {
+            (Some(journal), Ok(true)) => journal.finish().map_err(Fatal)?,
+            // The run did not come to its end here; what it did is on record all the same.
+            (Some(mut journal), _) => journal.flush().map_err(Fatal)?,
+            (None, _) => {}
         }
-        result
+        result.map(|_| ())
     }
 
-    fn answer_all(&mut self, gather: impl Fn() -> Facts) -> Result<(), Fatal> {
+    /// Returns whether the run came to its end.
+    fn answer_all(&mut self, gather: impl Fn() -> Facts) -> Result<bool, Fatal> {
         while let Some(message) = self.link.next() {
             match message {
                 ToAgent::Request(request) => self.request(&request)?,
@@ -85,7 +89,7 @@ impl<'a, H: Perform> Session<'a, H> {
                 ToAgent::ListRuns => self.list_runs(),
                 ToAgent::Gather => self.link.send(&ToController::Facts(gather())),
                 ToAgent::Fold(foreseen) => self.fold(&foreseen),
-                ToAgent::Bye => return Ok(()),
+                ToAgent::Bye => return Ok(!self.link.stop().is_cancelled()),
                 ToAgent::Hello(_) => return Err(Fatal(ModuleError::host("the controller greeted twice"))),
                 // Answers, taken by those who asked; a stop has been noted when it was read.
                 ToAgent::Blob { .. } | ToAgent::NoBlob { .. } | ToAgent::Signed { .. } | ToAgent::Cancel => {}
@@ -93,7 +97,7 @@ impl<'a, H: Perform> Session<'a, H> {
         }
         match self.link.broken() {
             Some(why) => Err(Fatal(ModuleError::host(format!("cannot understand the controller: {why}")))),
-            None => Ok(()),
+            None => Ok(false),
         }
     }
 

@@ -69,6 +69,61 @@ impl Link {
     }
 }
 
+/// A small content on its way ahead of its use.
+#[derive(Default)]
+struct Ahead {
+    size: u64,
+    bytes: Vec<u8>,
+}
+
+impl Link {
+    /// Asks for all small contents that are about to be needed at once: one round trip instead of one each. What goes wrong
+    /// here is asked for again where it is needed, and goes wrong there.
+    pub(super) fn fetch_ahead<'b>(&self, blobs: impl Iterator<Item = &'b Blob>) {
+        let mut ahead: HashMap<Digest, Ahead> = HashMap::new();
+        let mut room = MEMORY as u64 / 2;
+        for blob in blobs.filter(|blob| blob.size <= REMEMBERED) {
+            let known = self.contents.borrow().get(&blob.digest).is_some() || ahead.contains_key(&blob.digest);
+            if known || blob.size > room {
+                continue;
+            }
+            room -= blob.size;
+            ahead.insert(blob.digest, Ahead { size: blob.size, ..Ahead::default() });
+        }
+        if ahead.len() < 2 {
+            return;
+        }
+        for digest in ahead.keys() {
+            self.send(&ToController::NeedBlob { digest: *digest, offset: 0 });
+        }
+        while !ahead.is_empty() {
+            let part = self.answer(|message| match message {
+                ToAgent::Blob { digest, .. } | ToAgent::NoBlob { digest, .. } => ahead.contains_key(digest),
+                _ => false,
+            });
+            match part {
+                Ok(ToAgent::Blob { digest, bytes, deflated, last }) => {
+                    let bytes = if deflated { inflate(&bytes).unwrap_or_default() } else { bytes };
+                    if let Some(arriving) = ahead.get_mut(&digest)
+                        && arriving.bytes.len() as u64 <= arriving.size
+                    {
+                        arriving.bytes.extend(bytes);
+                    }
+                    if last
+                        && let Some(arrived) = ahead.remove(&digest)
+                        && Digest::of(&arrived.bytes) == digest
+                    {
+                        self.contents.borrow_mut().put(digest, arrived.bytes);
+                    }
+                }
+                Ok(ToAgent::NoBlob { digest, .. }) => drop(ahead.remove(&digest)),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 impl Support for Link {
     fn content(&self, blob: &Blob) -> Result<Vec<u8>, ModuleError> {
         if blob.size > WHOLE {

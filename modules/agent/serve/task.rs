@@ -115,6 +115,13 @@ pub(super) fn judge(task: &Task, run: Option<(&Run, &CommandOutput)>, fields: &M
     Ok(())
 }
 
+/// Returns whether a task takes the ending of its command for a success.
+pub(super) fn accepts(task: &Task, run: &Run, output: &CommandOutput) -> bool {
+    let mut fields = Map::new();
+    take_output(&mut fields, output);
+    judge(task, Some((run, output)), &fields).is_ok()
+}
+
 fn badly_ended(run: &Run, output: &CommandOutput, sensitive: bool) -> ModuleError {
     let hidden = run.secret || sensitive;
     let shown = if hidden { "a sensitive command".to_owned() } else { format!("`{}`", run.command.shown()) };

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use super::report::report;
 use super::session::{Fatal, Host, NOT_WANTED, Session, Wanted};
 use super::supply::ForTask;
-use super::task::{Progress, holds, judge, looks_long, module_of, named, skipped, stands_alone, take_output, takes_long};
+use super::task::{Progress, accepts, holds, judge, looks_long, module_of, named, skipped, stands_alone, take_output, takes_long};
 use crate::agent::wire::{ChangeReport, Outcome, Status, Task, ToController};
-use crate::api::change::Run;
+use crate::api::change::{Run, WriteFile};
 use crate::api::forecast::{Certainty, Forecast, Purpose};
 use crate::api::journal::{Intended, Kept};
-use crate::api::{AnyModule, Change, CommandOutput, Content, ErrorKind, ModuleError, Perform, Proposal};
+use crate::api::{AnyModule, Blob, Change, CommandOutput, Content, ErrorKind, ModuleError, Perform, Proposal};
 
 /// Changes after which a group is performed at the latest, so that outcomes are not held back for long.
 const GROUP: usize = 64;
@@ -138,6 +138,7 @@ impl<H: Perform> Session<'_, H> {
     }
 
     fn perform(&mut self, group: Vec<Planned<'_>>) -> Result<Went, Fatal> {
+        self.link.fetch_ahead(group.iter().flat_map(contents));
         for (position, planned) in group.into_iter().enumerate() {
             let Planned { task, spent, what } = planned;
             let outcome = match what {
@@ -262,7 +263,7 @@ impl<H: Perform> Session<'_, H> {
             match (performed, change) {
                 (Ok(Some(output)), Change::Run(run)) => {
                     // A command that failed is no ground to go on from.
-                    let fails = judge(task, Some((run, &output)), &serde_json::Map::new()).is_err() && position + 1 < changes.len();
+                    let fails = !accepts(task, run, &output) && position + 1 < changes.len();
                     ran = Some((run, output));
                     if fails {
                         return Ok(Ok(ran));
@@ -303,7 +304,11 @@ impl<H: Perform> Session<'_, H> {
             Err(error) => return Ok(Err(error)),
         };
         let performed = host.perform(&in_the_time_left(change, self.link.time_left()), &mut ForTask { link: self.link, task: task.id });
-        let noted = if performed.is_ok() { journal.done(intended) } else { journal.failed(intended) };
+        let succeeded = match (&performed, change) {
+            (Ok(performed), Change::Run(run)) => performed.command.as_ref().is_some_and(|output| accepts(task, run, output)),
+            (performed, _) => performed.is_ok(),
+        };
+        let noted = if succeeded { journal.done(intended) } else { journal.failed(intended) };
         made.extend(performed.is_ok().then_some((intended, back)));
         Ok(performed.and_then(|performed| noted.map(|()| performed.command)))
     }
@@ -329,6 +334,18 @@ impl<H: Perform> Session<'_, H> {
     }
 }
 
+/// Returns the contents that a planned task will ask for.
+fn contents<'p>(planned: &'p Planned<'_>) -> impl Iterator<Item = &'p Blob> {
+    let changes = match &planned.what {
+        What::Changes { proposal, .. } => proposal.changes.as_slice(),
+        What::Ended(_) | What::Alone(_) => &[],
+    };
+    changes.iter().filter_map(|change| match change {
+        Change::WriteFile(WriteFile { content: Content::Blob(blob), .. }) => Some(blob),
+        _ => None,
+    })
+}
+
 /// Returns roughly how much memory a change holds.
 fn weight(change: &Change) -> u64 {
     match change {
@@ -344,13 +361,14 @@ fn weight(change: &Change) -> u64 {
 fn in_the_time_left(change: &Change, left: Option<Duration>) -> Change {
     let mut change = change.clone();
     let Some(left) = left.map(|left| left.as_secs().max(1)) else { return change };
-    match &mut change {
-        Change::Run(run) => run.command.timeout = run.command.timeout.min(left),
-        Change::Packages(packages) => packages.timeout = packages.timeout.min(left),
-        Change::Download(download) => download.timeout = download.timeout.min(left),
-        Change::Unit { timeout, .. } => *timeout = if *timeout == 0 { left } else { left.min(*timeout) },
-        _ => {}
-    }
+    let limit = match &mut change {
+        Change::Run(run) => &mut run.command.timeout,
+        Change::Packages(packages) => &mut packages.timeout,
+        Change::Download(download) => &mut download.timeout,
+        Change::Unit { timeout, .. } => timeout,
+        _ => return change,
+    };
+    *limit = if *limit == 0 { left } else { left.min(*limit) };
     change
 }
 

@@ -159,7 +159,16 @@ impl Agent {
         }
     }
 
-    fn hand_out(&mut self, digest: Digest) {
+    /// Returns the digest of the content that is asked for next, without answering.
+    pub fn question(&mut self) -> Digest {
+        match wire::read(&mut self.output).unwrap() {
+            Some(ToController::NeedBlob { digest, .. }) => digest,
+            other => panic!("no question: {other:?}"),
+        }
+    }
+
+    /// Answers a question for a content.
+    pub fn hand_out(&mut self, digest: Digest) {
         let Some(bytes) = self.contents.get(&digest).cloned() else {
             return self.send(&ToAgent::NoBlob { digest, message: "there is no such content".into() });
         };
