@@ -20,7 +20,6 @@ pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
     let mut command = Command::new("ssh");
     // No terminal, no escape character, no forwarding, no question; whatever else the user has configured stays.
     command.args(["-T", "-e", "none", "-a", "-x", "-o", "BatchMode=yes"]);
-    command.args(["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4"]);
     command.args(proxy::options(target));
     if let Some(user) = &target.user {
         command.arg("-l").arg(user);

@@ -117,8 +117,12 @@ fn words(before: &[String], hop: &str, goal: &str, target: &Target) -> Vec<Strin
 /// The options that make the system's ssh treat keys as the target wants them.
 pub(super) fn options(target: &Target) -> Vec<String> {
     let seconds = target.timeout.as_secs().max(1);
-    let mut options = vec!["-o".to_owned(), format!("ConnectTimeout={seconds}")];
+    let mut options = Vec::new();
     let mut set = |name: &str, value: &str| options.extend(["-o".to_owned(), format!("{name}={value}")]);
+    set("ConnectTimeout", &seconds.to_string());
+    // A host that has gone is noticed after a minute.
+    set("ServerAliveInterval", "15");
+    set("ServerAliveCountMax", "4");
     match target.host_keys {
         HostKeyPolicy::Strict => set("StrictHostKeyChecking", "yes"),
         HostKeyPolicy::AcceptNew => set("StrictHostKeyChecking", "accept-new"),

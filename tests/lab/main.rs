@@ -3,6 +3,9 @@
 //! They boot Debian with systemd in namespaces, so they need what a lab needs; where something is missing they fail and say so.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says why and ends")]
 
+mod agent;
 mod flagship;
 mod lifecycle;
+#[path = "../support/mod.rs"]
+mod shared;
 mod support;

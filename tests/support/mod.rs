@@ -4,3 +4,4 @@
 pub mod agents;
 pub mod kplay;
 pub mod sshd;
+pub mod static_agent;

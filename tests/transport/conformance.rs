@@ -8,6 +8,11 @@ use crate::talk::Talk;
 
 const KINDS: [ConnectionKind; 3] = [ConnectionKind::Ssh, ConnectionKind::OpenSsh, ConnectionKind::Local];
 
+/// Bytes without a pattern, always the same.
+fn noise(count: u32) -> Vec<u8> {
+    (0..count).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
 /// Connects in every way and lets the agent run `command`.
 fn in_every_way(command: &str, check: impl Fn(ConnectionKind, Talk)) {
     let sshd = Sshd::start();
@@ -23,7 +28,7 @@ fn in_every_way(command: &str, check: impl Fn(ConnectionKind, Talk)) {
 #[test]
 fn bytes_come_back_as_they_went() {
     in_every_way("exec cat", |kind, mut talk| {
-        let sent: Vec<u8> = (0..6_000_000_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        let sent = noise(6_000_000);
         for part in sent.chunks(256 << 10) {
             talk.say(part);
         }
@@ -68,4 +73,19 @@ fn the_end_of_input_is_seen() {
         assert_eq!(talk.hear(4), b"end\n", "{kind:?}");
         assert_eq!(talk.end(), "exit code 0", "{kind:?}");
     });
+}
+
+#[test]
+fn new_keys_in_the_middle_of_a_transfer_do_no_harm() {
+    let sshd = Sshd::with("RekeyLimit 512K");
+    let (_folder, agents) = shell_agents();
+    let mut talk = Talk::to(&sshd.target(), &agents).expect("it connects");
+    talk.say(b"exec cat\n");
+    let sent = noise(6_000_000);
+    for part in sent.chunks(256 << 10) {
+        talk.say(part);
+    }
+    assert!(talk.hear(sent.len()) == sent);
+    talk.finish();
+    assert_eq!(talk.end(), "exit code 0");
 }
