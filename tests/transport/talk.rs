@@ -81,6 +81,9 @@ impl Talk {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
+        while let Ok(count @ 1..) = self.connected.link.read_error(&mut buffer) {
+            self.errors.extend_from_slice(&buffer[..count]);
+        }
         self.connected.link.close()
     }
 
