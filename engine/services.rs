@@ -56,6 +56,20 @@ impl Services for Provided {
         file.persist(&kept).map_err(|error| failed(&error.error))?;
         Ok(kept)
     }
+
+    fn remembered(&self, key: &str) -> Option<Vec<u8>> {
+        read(&self.downloads.join(key)).ok()
+    }
+
+    /// What cannot be kept is found out again the next time.
+    fn remember(&self, key: &str, value: &[u8]) {
+        let kept = create_folder(&self.downloads).and_then(|()| tempfile::NamedTempFile::new_in(&self.downloads));
+        if let Ok(mut file) = kept
+            && file.write_all(value).is_ok()
+        {
+            let _ = file.persist(self.downloads.join(key));
+        }
+    }
 }
 
 /// Returns the authorities to trust: those of `ca`, else this machine's, else Mozilla's.
@@ -84,4 +98,38 @@ fn as_argument(error: Diagnostic) -> ModuleError {
     let mut made = ModuleError::argument(error.message).details(error.details);
     made.hint = error.hints.into_iter().next();
     made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provided(folder: &Path) -> Provided {
+        Provided::new(Arc::new(Authorities::new(Default::default())), folder.join("downloads"), false)
+    }
+
+    #[test]
+    fn what_is_remembered_is_there_in_the_next_run() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(provided(folder.path()).remembered("manifest"), None);
+        provided(folder.path()).remember("manifest", b"first");
+        provided(folder.path()).remember("manifest", b"second");
+        assert_eq!(provided(folder.path()).remembered("manifest").as_deref(), Some(b"second".as_slice()));
+    }
+
+    #[test]
+    fn a_download_is_verified_and_then_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tool");
+        std::fs::write(&file, "binary").unwrap();
+        let url = format!("file://{}", file.display());
+        let services = provided(folder.path());
+        let wrong = services.download(&url, &Digest::of(b"another"), None, 5).unwrap_err();
+        let said = wrong.details.join(" ");
+        assert!(said.contains(&Digest::of(b"another").hex()) && said.contains(&Digest::of(b"binary").hex()), "{wrong:?}");
+        let kept = services.download(&url, &Digest::of(b"binary"), None, 5).unwrap();
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(services.download(&url, &Digest::of(b"binary"), None, 5).unwrap(), kept);
+        assert_eq!(std::fs::read(kept).unwrap(), b"binary");
+    }
 }
