@@ -60,6 +60,5 @@ fn run(cli: Cli, environment: &Environment, printer: Printer) -> Result<u8> {
         Some(Command::HostKeys(arguments)) => host_keys::run(&arguments, environment, printer),
         Some(Command::New(arguments)) => new::run(&arguments, printer),
         Some(Command::Completions(arguments)) => Ok(completions::run(&arguments, printer)),
-        Some(_) => Err(crate::diagnostic::Diagnostic::internal("this command has not landed")),
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use kplay_modules::agent::wire::{ToAgent, ToController};
 
 use super::session::{Happening, HostId, Sessions};
+use super::supply::Supply;
 use crate::diagnostic::Diagnostic;
 use crate::transport::Target;
 
@@ -46,6 +47,10 @@ pub fn ask(sessions: &mut Sessions, hosts: &[(HostId, Arc<Target>)], question: &
                     waiting.remove(&host);
                     hear(Answer::Lost(host, error));
                 }
+            }
+            // Nothing that is asked here comes with contents of the controller's.
+            Some(Happening::Message { host, message: ToController::NeedBlob { digest, .. } }) => {
+                Supply::refuse_blob(&sessions.outbox(), host, digest)
             }
             Some(Happening::Message { host, message }) => {
                 let failed = match hear(Answer::Said(host, message)) {

@@ -1,5 +1,6 @@
 //! Undo: a run's changes taken back, newest first, from the journal that it left on this host.
 
+use std::io::Read as _;
 use std::time::{Duration, Instant};
 
 use super::relay::Elsewhere;
@@ -8,7 +9,7 @@ use super::session::{Fatal, Host, Session};
 use super::task::Progress;
 use crate::agent::wire::{ChangeReport, Outcome, Status, Task, ToController};
 use crate::api::journal::{Journal, Kept, Step};
-use crate::api::{Change, EntryKind, ModuleError, Perform};
+use crate::api::{Change, Content, EntryKind, ModuleError, Perform, Upstream as _};
 
 impl<H: Perform> Session<'_, H> {
     /// Undoes a run as far as that is possible; each step has an outcome of its own. The undo is a run itself.
@@ -68,6 +69,10 @@ impl<H: Perform> Session<'_, H> {
     }
 
     fn undo_change(&mut self, run: &str, task: &Task, change: &Change) -> Result<Result<Undone, ModuleError>, Fatal> {
+        let change = &match self.with_kept_text(run, change) {
+            Ok(change) => change,
+            Err(error) => return Ok(Err(error)),
+        };
         let manner = Manner { diff: self.hello.diff, sensitive: false };
         let host: &dyn crate::api::Inspect = match &self.host {
             Host::Check(forecast) => &**forecast,
@@ -99,7 +104,26 @@ impl<H: Perform> Session<'_, H> {
         });
         Ok(done.map(|()| Undone::Made(report)))
     }
+
+    /// Puts a small kept content into the change itself: diffs and forecasts then need not ask the controller, which does not hold it.
+    fn with_kept_text(&self, run: &str, change: &Change) -> Result<Change, ModuleError> {
+        let mut change = change.clone();
+        if let Change::WriteFile(write) = &mut change
+            && let Content::Blob(blob) = &write.content
+            && !write.secret
+            && blob.size <= TEXT
+        {
+            let mut bytes = Vec::new();
+            let mut kept = Kept::of(&self.state, run)?;
+            kept.blob(blob)?.read_to_end(&mut bytes).map_err(|error| ModuleError::io("read what was kept of", &write.path, &error))?;
+            write.content = Content::Inline(bytes);
+        }
+        Ok(change)
+    }
 }
+
+/// Largest kept content that is shown in a diff, bytes.
+const TEXT: u64 = 1 << 20;
 
 /// What became of one change of an undo.
 enum Undone {
