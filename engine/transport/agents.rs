@@ -17,7 +17,9 @@ const ARCHITECTURES: &[(&str, &str)] = &[("x86_64", "x86_64-unknown-linux-musl")
 /// Finds and holds agent binaries. Shared by all connecting threads.
 #[derive(Debug)]
 pub struct Agents {
-    /// Where to look, in order.
+    /// The folder that was named.
+    named: Option<PathBuf>,
+    /// Where to look besides.
     folders: Vec<PathBuf>,
     /// What has been found and read, by `uname -m`.
     loaded: Mutex<HashMap<&'static str, Option<Arc<Agent>>>>,
@@ -38,17 +40,20 @@ impl Agents {
     /// Looks for agents in `folder` (`--agent-dir`), beside the running program, and where Cargo puts them. That none is
     /// found is no error before a host needs one; that `folder` is no folder is.
     pub fn locate(folder: Option<&Path>) -> Result<Self> {
-        let mut folders = Vec::new();
-        if let Some(folder) = folder {
-            if !folder.is_dir() {
-                return Err(Diagnostic::user(format!("the agent folder `{}` is not a folder", folder.display())));
-            }
-            folders.push(folder.to_owned());
+        if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
+            return Err(Diagnostic::user(format!("the agent folder `{}` is not a folder", folder.display())));
         }
         // A program that Cargo built lies in `target/debug`, its tests in `target/debug/deps`.
         let program = std::env::current_exe().ok();
-        folders.extend(program.iter().flat_map(|path| path.ancestors().skip(1).take(4)).map(Path::to_owned));
-        Ok(Self { folders, loaded: Mutex::new(HashMap::new()) })
+        let folders = program.iter().flat_map(|path| path.ancestors().skip(1).take(4)).map(Path::to_owned).collect();
+        Ok(Self { named: folder.map(Path::to_owned), folders, loaded: Mutex::new(HashMap::new()) })
+    }
+
+    /// Returns the first agent of the named folder, else the newest of all others: a build folder may still hold older ones.
+    fn find(&self, candidates: impl Fn(&Path) -> Vec<PathBuf>) -> Option<PathBuf> {
+        let named = self.named.iter().flat_map(|folder| candidates(folder)).find(|path| path.is_file());
+        let age = |path: &PathBuf| path.metadata().and_then(|metadata| metadata.modified()).ok();
+        named.or_else(|| self.folders.iter().flat_map(|folder| candidates(folder)).filter(|path| path.is_file()).max_by_key(age))
     }
 
     /// Returns the agent for hosts whose `uname -m` says `machine`.
@@ -58,7 +63,7 @@ impl Agents {
         if let Some(agent) = loaded.get(machine) {
             return Ok(agent.clone());
         }
-        let agent = match self.folders.iter().flat_map(|folder| binaries(folder, triple)).find(|path| path.is_file()) {
+        let agent = match self.find(|folder| binaries(folder, triple)) {
             Some(path) => Some(Arc::new(Agent::read(&path)?)),
             None => None,
         };
@@ -83,9 +88,11 @@ impl Agents {
     /// Returns the program to start for a host that is this machine.
     pub(super) fn program(&self) -> Result<PathBuf> {
         let triple = ARCHITECTURES.iter().find(|(machine, _)| *machine == std::env::consts::ARCH).map(|(_, triple)| *triple);
-        let plain = self.folders.iter().map(|folder| folder.join("kplay-agent"));
-        let built = self.folders.iter().flat_map(|folder| triple.into_iter().flat_map(|triple| binaries(folder, triple)));
-        plain.chain(built).find(|path| path.is_file()).ok_or_else(|| self.missing(std::env::consts::ARCH))
+        let candidates = |folder: &Path| {
+            let built = triple.into_iter().flat_map(|triple| binaries(folder, triple));
+            std::iter::once(folder.join("kplay-agent")).chain(built).collect()
+        };
+        self.find(candidates).ok_or_else(|| self.missing(std::env::consts::ARCH))
     }
 
     /// Says that there is no agent for `machine`, and how to get one.
@@ -93,7 +100,13 @@ impl Agents {
         let error = Diagnostic::unreachable(format!("there is no agent for hosts with `{machine}` processors"));
         match ARCHITECTURES.iter().find(|(known, _)| *known == machine) {
             Some((_, triple)) => error
-                .details(self.folders.first().map(|folder| format!("looked for `kplay-agent-{triple}` in `{}`", folder.display())))
+                .details(
+                    self.named
+                        .iter()
+                        .chain(&self.folders)
+                        .next()
+                        .map(|folder| format!("looked for `kplay-agent-{triple}` in `{}`", folder.display())),
+                )
                 .hint(format!("build it: `cargo build --profile agent -p kplay-modules --bin kplay-agent --target {triple}`"))
                 .hint(format!("then put it beside `kplay` as `kplay-agent-{triple}`, or name its folder with `--agent-dir`")),
             None => {
@@ -152,7 +165,7 @@ mod tests {
     #[test]
     fn a_missing_agent_says_how_to_build_it() {
         let folder = tempfile::tempdir().unwrap();
-        let agents = Agents { folders: vec![folder.path().to_owned()], loaded: Mutex::default() };
+        let agents = Agents { named: Some(folder.path().to_owned()), folders: Vec::new(), loaded: Mutex::default() };
         assert!(agents.for_machine("x86_64").unwrap().is_none());
         let error = agents.missing("aarch64");
         assert_eq!(error.message, "there is no agent for hosts with `aarch64` processors");
