@@ -15,7 +15,7 @@ local function addresses(group)
   return list
 end
 
--- Returns a set: is this host in that group?
+-- Returns whether a host is in a group.
 local function is_in(host, group)
   for _, name in ipairs(host.groups) do
     if name == group then
@@ -23,14 +23,6 @@ local function is_in(host, group)
     end
   end
   return false
-end
-
-local function etcd_members()
-  local members = {}
-  for _, host in ipairs(hosts("etcd")) do
-    table.insert(members, { name = host.name, address = host.vars.address })
-  end
-  return members
 end
 
 -- Step 1: certificates. (Document 001, 4.2.3)
@@ -54,29 +46,6 @@ play {
   end,
 }
 
--- What the document takes for granted: an etcd cluster with TLS. Members of a new cluster wait for each other, so they start
--- together; a member that runs already is left alone here and restarted, if it has to be, in the next play.
-play {
-  name = "etcd",
-  hosts = "etcd",
-  become = true,
-  any_error_stops = true,
-  run = function(host)
-    host:role("etcd", { name = host.name, members = etcd_members(), restart = false })
-  end,
-}
-
-play {
-  name = "etcd, one member at a time",
-  hosts = "etcd",
-  serial = 1,
-  become = true,
-  any_error_stops = true,
-  run = function(host)
-    host:role("etcd", { name = host.name, members = etcd_members() })
-  end,
-}
-
 -- Step 2: binaries. (4.2.3, second)
 play {
   name = "binaries",
@@ -92,24 +61,77 @@ play {
   end,
 }
 
--- Steps 3 to 5: configuration, service, state check. (4.2.4, 4.2.5) One master at a time: the next one begins when this one serves.
+-- Gives a host's etcd, which the document takes for granted, some of the role's steps.
+local function etcd(host, steps, restart)
+  local members = {}
+  for _, member in ipairs(hosts("etcd")) do
+    table.insert(members, { name = member.name, address = member.vars.address })
+  end
+  host:role("etcd", { name = host.name, members = members, steps = steps, restart = restart })
+end
+
+-- Gives a master some of the steps of role kube-apiserver.
+local function apiserver(host, steps)
+  local servers = {}
+  for _, address in ipairs(addresses("etcd")) do
+    table.insert(servers, "https://" .. address .. ":2379")
+  end
+  host:role("kube-apiserver", {
+    apiserver_count = #hosts("masters"),
+    etcd_servers = servers,
+    local_etcd = is_in(host, "etcd"),
+    log_level = host.vars:get("apiserver_log_level", 2),
+    target_ram_mb = host.vars:get("apiserver_target_ram_mb", 1024),
+    steps = steps,
+  })
+end
+
+-- Step 3: configuration. (4.2.4) All files come before the first package, so that a forecast can be sure of them.
 play {
-  name = "kube-apiserver",
+  name = "configuration",
+  hosts = "etcd:masters",
+  become = true,
+  run = function(host)
+    if is_in(host, "etcd") then
+      etcd(host, { "configure" })
+    end
+    if is_in(host, "masters") then
+      apiserver(host, { "configure" })
+    end
+  end,
+}
+
+-- Step 4: services. (4.2.5) Members of a new etcd cluster wait for each other, so they start together. A member that runs
+-- is left alone here, and restarted in the next play if it has to be.
+play {
+  name = "etcd",
+  hosts = "etcd",
+  become = true,
+  any_error_stops = true,
+  run = function(host)
+    etcd(host, { "start" }, false)
+  end,
+}
+
+play {
+  name = "etcd, one member at a time",
+  hosts = "etcd",
+  serial = 1,
+  become = true,
+  any_error_stops = true,
+  run = function(host)
+    etcd(host, { "start" }, true)
+  end,
+}
+
+-- Step 5 follows step 4 on each master: the next one begins when this one serves.
+play {
+  name = "kube-apiserver, one master at a time",
   hosts = "masters",
   serial = 1,
   become = true,
   any_error_stops = true,
   run = function(host)
-    local servers = {}
-    for _, address in ipairs(addresses("etcd")) do
-      table.insert(servers, "https://" .. address .. ":2379")
-    end
-    host:role("kube-apiserver", {
-      apiserver_count = #hosts("masters"),
-      etcd_servers = servers,
-      local_etcd = is_in(host, "etcd"),
-      log_level = host.vars:get("apiserver_log_level", 2),
-      target_ram_mb = host.vars:get("apiserver_target_ram_mb", 1024),
-    })
+    apiserver(host, { "serve", "check" })
   end,
 }

@@ -10,6 +10,12 @@ return {
     members = { type = "list", required = true, doc = "All members: `{ { name = \"hdss7-12\", address = \"10.4.7.12\" }, … }`." },
     token = { type = "string", default = "etcd-cluster", doc = "Sets this cluster apart from others at its first start." },
     cluster_state = { type = "string", default = "new", doc = "`new`, or `existing` for a member that joins." },
+    steps = {
+      type = "list",
+      default = { "configure", "start" },
+      items = { type = "string", choices = { "configure", "start" } },
+      doc = "`configure` writes files, `start` installs the package, starts the member and waits until it is healthy.",
+    },
     restart = {
       type = "boolean",
       default = true,
@@ -22,20 +28,30 @@ return {
   },
 
   run = function(host, p)
-    host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
-    host:file({ path = p.data_folder, state = "directory", mode = "0700", owner = "etcd", group = "etcd", parents = true })
-    local config = host:template({ src = "etcd.yaml.j2", dest = p.conf_folder .. "/etcd.yaml", mode = "0644" })
-    local unit = host:template({ src = "etcd.service.j2", dest = "/etc/systemd/system/etcd.service", mode = "0644" })
-    host:package({ name = { "etcd-server", "etcd-client" } })
+    local steps = {}
+    for _, step in ipairs(p.steps) do
+      steps[step] = true
+    end
+    local config = p.conf_folder .. "/etcd.yaml"
 
-    host:systemd({
-      name = "etcd",
-      enabled = true,
-      state = "started",
-      restart_on = p.restart and { config, unit, p.ssl_folder } or nil,
-      timeout = p.timeout,
-    })
-    local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/etcd.pem", p.ssl_folder .. "/etcd-key.pem"
-    host:wait_for({ url = "https://" .. p.address .. ":2379/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+    if steps.configure then
+      host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
+      host:file({ path = p.data_folder, state = "directory", mode = "0700", owner = "etcd", group = "etcd", parents = true })
+      host:template({ src = "etcd.yaml.j2", dest = config, mode = "0644" })
+      host:template({ src = "etcd.service.j2", dest = "/etc/systemd/system/etcd.service", mode = "0644" })
+    end
+
+    if steps.start then
+      host:package({ name = { "etcd-server", "etcd-client" } })
+      host:systemd({
+        name = "etcd",
+        enabled = true,
+        state = "started",
+        restart_on = p.restart and { config, p.ssl_folder } or nil,
+        timeout = p.timeout,
+      })
+      local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/etcd.pem", p.ssl_folder .. "/etcd-key.pem"
+      host:wait_for({ url = "https://" .. p.address .. ":2379/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+    end
   end,
 }

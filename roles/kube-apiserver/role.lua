@@ -27,40 +27,52 @@ return {
     conf_folder = { type = "string", default = "/etc/kubernetes/server/conf", doc = "Folder of the audit policy." },
     ssl_folder = { type = "string", default = "/etc/kubernetes/server/ssl", doc = "Folder of the certificates." },
     log_folder = { type = "string", default = "/var/logs/kubernetes/kube-apiserver", doc = "Folder of the logs." },
+    steps = {
+      type = "list",
+      default = { "configure", "serve", "check" },
+      items = { type = "string", choices = { "configure", "serve", "check" } },
+      doc = "The document's steps three to five: `configure` writes files, `serve` runs the service, `check` looks whether it works.",
+    },
     timeout = { type = "integer", default = 120, doc = "Seconds within which it has to serve." },
   },
 
   run = function(host, p)
-    -- Step three: configuration.
-    host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
-    host:file({ path = p.log_folder, state = "directory", mode = "0700", parents = true })
-    local policy = host:copy({ src = "audit.yml", dest = p.conf_folder .. "/audit.yml", mode = "0644" })
-
-    -- Step four: the service. It restarts when anything that the running process has read is different now.
-    local unit = host:template({
-      src = "kube-apiserver.service.j2",
-      dest = "/usr/lib/systemd/system/kube-apiserver.service",
-      mode = "0644",
-    })
-    host:systemd({
-      name = "kube-apiserver",
-      enabled = true,
-      state = "started",
-      restart_on = { unit, policy, p.ssl_folder },
-      timeout = p.timeout,
-    })
-
-    -- Step five: does it work? Nothing here changes anything.
-    local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/client.pem", p.ssl_folder .. "/client-key.pem"
-    host:wait_for({ unit = "kube-apiserver", state = "active", timeout = p.timeout })
-    host:wait_for({ port = 6443, timeout = p.timeout })
-    for _, server in ipairs(p.etcd_servers) do
-      host:wait_for({ url = server .. "/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+    local steps = {}
+    for _, step in ipairs(p.steps) do
+      steps[step] = true
     end
-    host:wait_for({ url = "https://" .. p.address .. ":6443/readyz", ca = ca, cert = cert, key = key, timeout = p.timeout })
-    host:command(
-      { command = { "/usr/local/bin/kubectl", "get", "ns" }, env = { KUBECONFIG = "/root/.kube/config" }, reads_only = true },
-      { name = "kubectl get ns", retries = 5, delay = 2 }
-    )
+    local policy = p.conf_folder .. "/audit.yml"
+
+    if steps.configure then
+      host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
+      host:file({ path = p.log_folder, state = "directory", mode = "0700", parents = true })
+      host:copy({ src = "audit.yml", dest = policy, mode = "0644" })
+      host:template({ src = "kube-apiserver.service.j2", dest = "/usr/lib/systemd/system/kube-apiserver.service", mode = "0644" })
+    end
+
+    if steps.serve then
+      -- It restarts when anything that the running process was started with is different now: these, its unit, its executable.
+      host:systemd({
+        name = "kube-apiserver",
+        enabled = true,
+        state = "started",
+        restart_on = { policy, p.ssl_folder },
+        timeout = p.timeout,
+      })
+    end
+
+    if steps.check then
+      local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/client.pem", p.ssl_folder .. "/client-key.pem"
+      host:wait_for({ unit = "kube-apiserver", state = "active", timeout = p.timeout })
+      host:wait_for({ port = 6443, timeout = p.timeout })
+      for _, server in ipairs(p.etcd_servers) do
+        host:wait_for({ url = server .. "/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+      end
+      host:wait_for({ url = "https://" .. p.address .. ":6443/readyz", ca = ca, cert = cert, key = key, timeout = p.timeout })
+      host:command(
+        { command = { "/usr/local/bin/kubectl", "get", "ns" }, env = { KUBECONFIG = "/root/.kube/config" }, reads_only = true },
+        { name = "kubectl get ns", retries = 5, delay = 2 }
+      )
+    end
   end,
 }
