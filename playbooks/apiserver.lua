@@ -62,12 +62,12 @@ play {
 }
 
 -- Gives a host's etcd, which the document takes for granted, some of the role's steps.
-local function etcd(host, steps, restart)
+local function etcd(host, steps)
   local members = {}
   for _, member in ipairs(hosts("etcd")) do
     table.insert(members, { name = member.name, address = member.vars.address })
   end
-  host:role("etcd", { name = host.name, members = members, steps = steps, restart = restart })
+  host:role("etcd", { name = host.name, members = members, steps = steps })
 end
 
 -- Gives a master some of the steps of role kube-apiserver.
@@ -98,21 +98,14 @@ play {
     if is_in(host, "masters") then
       apiserver(host, { "configure" })
     end
+    if is_in(host, "etcd") then
+      etcd(host, { "install" })
+    end
   end,
 }
 
--- Step 4: services. (4.2.5) Members of a new etcd cluster wait for each other, so they start together. A member that runs
--- is left alone here, and restarted in the next play if it has to be.
-play {
-  name = "etcd",
-  hosts = "etcd",
-  become = true,
-  any_error_stops = true,
-  run = function(host)
-    etcd(host, { "start" }, false)
-  end,
-}
-
+-- Step 4: services. (4.2.5) Members of etcd that run already restart one at a time, and only if something of theirs has changed.
+-- Then those that do not run start together: members of a new cluster wait for each other.
 play {
   name = "etcd, one member at a time",
   hosts = "etcd",
@@ -120,7 +113,17 @@ play {
   become = true,
   any_error_stops = true,
   run = function(host)
-    etcd(host, { "start" }, true)
+    etcd(host, { "restart" })
+  end,
+}
+
+play {
+  name = "etcd",
+  hosts = "etcd",
+  become = true,
+  any_error_stops = true,
+  run = function(host)
+    etcd(host, { "start" })
   end,
 }
 

@@ -12,14 +12,11 @@ return {
     cluster_state = { type = "string", default = "new", doc = "`new`, or `existing` for a member that joins." },
     steps = {
       type = "list",
-      default = { "configure", "start" },
-      items = { type = "string", choices = { "configure", "start" } },
-      doc = "`configure` writes files, `start` installs the package, starts the member and waits until it is healthy.",
-    },
-    restart = {
-      type = "boolean",
-      default = true,
-      doc = "Whether a running member restarts when its files have changed. Say no where members act at the same time.",
+      default = { "configure", "install", "restart", "start" },
+      items = { type = "string", choices = { "configure", "install", "restart", "start" } },
+      doc = "What is done: `configure` writes files, `install` installs the package, `restart` restarts a running member whose files "
+        .. "have changed, `start` starts one that does not run. Members of a new cluster start together, those of an old one restart "
+        .. "one at a time: give the steps to several plays.",
     },
     conf_folder = { type = "string", default = "/etc/etcd", doc = "Folder of the configuration." },
     ssl_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the certificates." },
@@ -33,6 +30,14 @@ return {
       steps[step] = true
     end
     local config = p.conf_folder .. "/etcd.yaml"
+    local watched = { config, p.ssl_folder }
+    local health = {
+      url = "https://" .. p.address .. ":2379/health",
+      ca = p.ssl_folder .. "/ca.pem",
+      cert = p.ssl_folder .. "/etcd.pem",
+      key = p.ssl_folder .. "/etcd-key.pem",
+      timeout = p.timeout,
+    }
 
     if steps.configure then
       host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
@@ -40,18 +45,16 @@ return {
       host:template({ src = "etcd.yaml.j2", dest = config, mode = "0644" })
       host:template({ src = "etcd.service.j2", dest = "/etc/systemd/system/etcd.service", mode = "0644" })
     end
-
-    if steps.start then
+    if steps.install then
       host:package({ name = { "etcd-server", "etcd-client" } })
-      host:systemd({
-        name = "etcd",
-        enabled = true,
-        state = "started",
-        restart_on = p.restart and { config, p.ssl_folder } or nil,
-        timeout = p.timeout,
-      })
-      local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/etcd.pem", p.ssl_folder .. "/etcd-key.pem"
-      host:wait_for({ url = "https://" .. p.address .. ":2379/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+    end
+    if steps.restart then
+      local unit = host:systemd({ name = "etcd", restart_on = watched, timeout = p.timeout }, { name = "etcd runs with today's files" })
+      host:wait_for(health, { when = { unit } })
+    end
+    if steps.start then
+      host:systemd({ name = "etcd", enabled = true, state = "started", restart_on = watched, timeout = p.timeout })
+      host:wait_for(health)
     end
   end,
 }
