@@ -81,7 +81,11 @@ pub(super) fn run_quietly(command: &Command) -> Result<CommandOutput, ModuleErro
 
 /// Returns where a program of this machine lies.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    SEARCH.split(':').map(|folder| Path::new(folder).join(name)).find(|path| is_program(path))
+    find_in(SEARCH, name)
+}
+
+fn find_in(folders: &str, name: &str) -> Option<PathBuf> {
+    folders.split(':').map(|folder| Path::new(folder).join(name)).find(|path| is_program(path))
 }
 
 fn is_program(path: &Path) -> bool {
@@ -126,10 +130,17 @@ impl Running {
                 directory.display()
             )));
         }
-        let mut builder = std::process::Command::new(program);
-        builder.args(arguments).current_dir(directory).env_clear().envs(environment(command, facts));
-        builder.stdin(if command.input.is_some() { Stdio::piped() } else { Stdio::null() });
-        builder.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let environment = environment(command, facts);
+        // Found here and not by the system: with an absolute path no copy of this process has to be made.
+        let found = match environment.get("PATH") {
+            Some(folders) if !program.contains('/') => find_in(folders, program),
+            _ => Some(program.into()),
+        };
+        let found = found.ok_or_else(|| cannot_run(command, &rustix::io::Errno::NOENT.into()))?;
+        let mut builder = std::process::Command::new(found);
+        builder.arg0(program).args(arguments).current_dir(directory).env_clear().envs(environment).process_group(0);
+        // A pipe that is closed at once does what /dev/null does, which the smallest systems do not have.
+        builder.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut tries = 0;
         let child = loop {
             match builder.spawn() {
