@@ -58,6 +58,8 @@ pub fn ask(sessions: &mut Sessions, hosts: &[(HostId, Arc<Target>)], question: &
                     Next::Ask(question) => sessions.send(host, &question).err(),
                     Next::End => {
                         waiting.remove(&host);
+                        // Only a session that is ended in words counts as finished in the host's journal.
+                        let _ = sessions.send(host, &ToAgent::Bye);
                         sessions.close(host);
                         None
                     }
