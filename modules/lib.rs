@@ -21,6 +21,7 @@ pub mod sysctl;
 pub mod systemd;
 pub mod template;
 pub mod user;
+pub mod wait_for;
 
 use api::module::Entry;
 
@@ -57,6 +58,7 @@ registry! {
     systemd::Systemd,
     template::Template,
     user::User,
+    wait_for::WaitFor,
 }
 
 /// Returns the registry line of the module called `name`.

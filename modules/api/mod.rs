@@ -19,6 +19,7 @@ pub mod machine;
 pub mod module;
 pub mod perform;
 pub mod place;
+pub mod probe;
 pub mod resolve;
 pub mod text;
 #[cfg(test)]
