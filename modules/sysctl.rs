@@ -135,8 +135,8 @@ impl Sysctl {
         for (key, value) in &self.values {
             let after = normal(&value.text());
             let line = format!("{key} = {after}");
-            let mut settings = text.iter().enumerate().filter_map(|(at, line)| Some((at, setting(line)?)));
-            let found = settings.rfind(|(_, (name, _))| name == key);
+            let is_this = |(_, (name, _)): &(usize, (String, String))| name == key;
+            let found = text.iter().enumerate().filter_map(|(at, line)| Some((at, setting(line)?))).rfind(is_this);
             match found {
                 Some((_, (_, now))) if now == after => {}
                 Some((at, _)) => text.replace(at, line.as_bytes()),
