@@ -11,7 +11,7 @@ mod foresee;
 mod identities;
 pub mod link;
 mod relay;
-mod report;
+pub(crate) mod report;
 mod session;
 mod supply;
 mod task;

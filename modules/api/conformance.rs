@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use super::change::Change;
 use super::error::{ErrorKind, ModuleError};
 use super::fake::{Desk, Fake};
+use super::forecast::{Certainty, Forecast, Purpose, Support, Sureness};
 use super::module::{AnyModule, Proposal};
 use super::perform::{Perform, Upstream};
 use super::types::Blob;
 use crate::REGISTRY;
+use crate::agent::serve::report::{Manner, report};
 
 /// Signs a certification request (DER) for a case.
 type Signer = fn(&[u8]) -> Result<String, ModuleError>;
@@ -69,6 +71,12 @@ impl Upstream for &Example {
 
     fn deliver(&mut self, content: &mut dyn std::io::Read) -> Result<(), ModuleError> {
         std::io::copy(content, &mut std::io::sink()).map(|_| ()).map_err(|error| ModuleError::host(error.to_string()))
+    }
+}
+
+impl Support for Desk {
+    fn content(&self, blob: &Blob) -> Result<Vec<u8>, ModuleError> {
+        self.blobs().remove(&blob.digest).ok_or_else(|| ModuleError::unknown("the content is not at hand"))
     }
 }
 
@@ -147,6 +155,75 @@ fn a_converging_module_asked_again_proposes_nothing() {
             assert_eq!(check(module, &host, place).changes, [], "{place}");
         }
     });
+}
+
+#[test]
+fn an_apply_performs_what_the_check_said_and_nothing_else() {
+    every(|example, module, place| {
+        let mut host = host_of(example);
+        let before = host.log().len();
+        let proposal = check(module, &host, place);
+        perform(&mut host, &proposal.changes, example, place);
+        // What a command does is its own affair.
+        if proposal.changes.iter().any(|change| matches!(change, Change::Run(_))) {
+            return;
+        }
+        // Unpacking a folder is logged as what it is made of.
+        let changes =
+            host.log().iter().skip(before).filter(|line| !line.starts_with("attributes") && !line.starts_with("directory")).count();
+        let folders = |change: &&Change| matches!(change, Change::MakeDirectory { .. } | Change::SetAttributes { .. });
+        assert_eq!(changes, proposal.changes.iter().filter(|change| !folders(change)).count(), "{place}: {:?}", host.log());
+    });
+}
+
+#[test]
+fn a_forecast_of_a_case_agrees_with_its_apply() {
+    every(|example, module, place| {
+        let base = host_of(example);
+        let proposal = check(module, &base, place);
+        let mut forecast = Forecast::new(&base, &example.desk, Purpose::Check);
+        for change in &proposal.changes {
+            if forecast.fold(change, &Sureness::default(), place).is_err() {
+                return;
+            }
+        }
+        forecast.begin(module.paths());
+        if let (Ok(again), Certainty::Exact) = (module.check(&forecast), forecast.sureness().certainty)
+            && !proposal.repeating
+        {
+            assert_eq!(again.changes, [], "{place}: foreseen to propose again");
+        }
+    });
+}
+
+#[test]
+fn secrets_reach_no_report() {
+    const SECRET: &str = "correct-horse-battery";
+    let cases = [
+        ("copy", json!({ "dest": "/etc/x", "content": format!("key = {SECRET}\n") })),
+        ("template", json!({ "src": "x.j2", "dest": "/etc/x", "vars": { "password": SECRET } })),
+        ("line", json!({ "path": "/etc/x", "line": format!("key = {SECRET}"), "create": true })),
+        ("line", json!({ "path": "/etc/x", "block": format!("key = {SECRET}"), "create": true })),
+        ("user", json!({ "name": "app", "password_hash": format!("$6${SECRET}") })),
+        ("command", json!({ "command": ["login", SECRET], "sensitive": true })),
+        ("shell", json!({ "command": format!("login {SECRET}"), "sensitive": true })),
+    ];
+    for (name, arguments) in cases {
+        let desk = Desk::new().secret(SECRET).file("templates/x.j2", "key = {{ password }}\n");
+        let entry = crate::find(name).unwrap_or_else(|| panic!("there is no module `{name}`"));
+        let mut module = (entry.parse)(arguments).unwrap();
+        module.prepare(&desk).unwrap();
+        let mut host = Fake::new();
+        host.take_blobs(&desk);
+        let proposal = check(&*module, &host, name);
+        assert!(!proposal.changes.is_empty(), "{name}");
+        for change in &proposal.changes {
+            let told = report(&host, change, Manner { diff: true, sensitive: false });
+            let shown = |bytes: &Option<Vec<u8>>| String::from_utf8_lossy(bytes.as_deref().unwrap_or_default()).into_owned();
+            let text = format!("{:?}{}{}", told.change, shown(&told.before), shown(&told.after));
+            assert!(!text.contains(SECRET), "{name}: {text}");
+        }
+    }
 }
 
 #[test]

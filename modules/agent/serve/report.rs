@@ -11,15 +11,15 @@ const SHOWN: u64 = 1 << 20;
 
 /// How changes are reported.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Manner {
+pub(crate) struct Manner {
     /// With contents before and after.
-    pub(super) diff: bool,
+    pub(crate) diff: bool,
     /// Without anything that the task was told or saw.
-    pub(super) sensitive: bool,
+    pub(crate) sensitive: bool,
 }
 
 /// Returns what is told of `change`, which `host` is about to see.
-pub(super) fn report(host: &dyn Inspect, change: &Change, manner: Manner) -> ChangeReport {
+pub(crate) fn report(host: &dyn Inspect, change: &Change, manner: Manner) -> ChangeReport {
     let (before, after) = if manner.diff && !manner.sensitive { contents(host, change) } else { (None, None) };
     ChangeReport { change: without_contents(change, manner.sensitive), before, after }
 }
@@ -61,7 +61,7 @@ fn showable(bytes: &[u8]) -> Option<Vec<u8>> {
 const KEY: &[u8] = b"PRIVATE KEY-----";
 
 /// Returns the change without what is inside files, and without what is secret.
-pub(super) fn without_contents(change: &Change, sensitive: bool) -> Change {
+pub(crate) fn without_contents(change: &Change, sensitive: bool) -> Change {
     match change {
         Change::WriteFile(write) => {
             let secret = write.secret || sensitive;

@@ -175,6 +175,8 @@ fn host() -> Fake {
         .file("/srv/old", "old\n")
         .link("/srv/link", "old")
         .file("/usr/bin/app", "program")
+        .file("/usr/bin/systemd-analyze", "program")
+        .command("systemd-analyze", done())
         .user("bob", 1000)
         .unit("cron", |unit| (unit.active_state, unit.unit_file_state) = ("active".into(), "enabled".into()))
         .command("true", done())
@@ -244,4 +246,64 @@ proptest! {
             prop_assert!(false, "{}\nforeseen {:#?}\ndone {:#?}", why, foreseen.iter().map(|o| (o.task, o.status, o.certainty, o.because.clone())).collect::<Vec<_>>(), done.iter().map(|o| (o.task, o.status, o.failure.clone())).collect::<Vec<_>>());
         }
     }
+}
+
+/// A role as it is written in practice: configure, install without starting, configure what the package brings, start.
+#[test]
+fn a_role_with_a_package_is_foreseen_to_its_end() {
+    let specs: Vec<Spec> = vec![
+        ("file", json!({ "path": "/etc/nginx", "state": "directory" }), vec![]),
+        ("copy", json!({ "dest": "/etc/nginx/nginx.conf", "content": "ours\n" }), vec![]),
+        ("package", json!({ "name": "nginx" }), vec![]),
+        ("copy", json!({ "dest": "/etc/nginx/conf.d/own.conf", "content": "ours\n" }), vec![]),
+        ("file", json!({ "path": "/etc/nginx/nginx.conf", "owner": "www-data" }), vec![]),
+        ("copy", json!({ "dest": "/etc/systemd/system/app.service", "content": UNIT }), vec![]),
+        ("systemd", json!({ "name": "nginx", "enabled": true, "state": "started", "restart_on": ["/etc/nginx/nginx.conf"] }), vec![]),
+        ("systemd", json!({ "name": "app", "enabled": true, "state": "started", "restart_on": [] }), vec![]),
+        ("copy", json!({ "dest": "/srv/page", "content": "hello\n" }), vec![]),
+        ("command", json!({ "command": ["make"], "creates": "/srv/made/result" }), vec![]),
+        ("command", json!({ "command": ["make"], "creates": "/srv/made/result" }), vec![]),
+        ("file", json!({ "path": "/srv/made/result", "mode": "0600" }), vec![]),
+        ("copy", json!({ "dest": "/srv/page", "content": "hello\n" }), vec![]),
+        ("command", json!({ "command": ["true"] }), vec![]),
+        ("file", json!({ "path": "/srv/page", "state": "absent" }), vec![]),
+    ];
+    let fresh = || {
+        host().offer("nginx", "1.22", |host| {
+            host.directory("/etc/nginx/conf.d").user("www-data", 33).unit("nginx", |unit| {
+                (unit.unit_file_state, unit.fragment) = ("enabled".into(), Some("/lib/systemd/system/nginx.service".into()));
+            })
+        })
+    };
+    let foreseen = session(&mut fresh(), &specs, true);
+    let seen: Vec<_> = foreseen.iter().map(|outcome| (outcome.status, outcome.certainty, outcome.changes.len())).collect();
+    use {Certainty::*, Status::*};
+    assert_eq!(
+        seen,
+        [
+            (Changed, Exact, 1),
+            (Changed, Exact, 1),
+            (Changed, Exact, 1),
+            (Status::Unknown, Certainty::Unknown, 1),
+            (Changed, Assumed, 1),
+            (Changed, Assumed, 1),
+            (Changed, Assumed, 1),
+            (Changed, Assumed, 2),
+            (Changed, Exact, 1),
+            (Changed, Exact, 1),
+            (Ok, Assumed, 0),
+            (Status::Unknown, Certainty::Unknown, 0),
+            (Ok, Exact, 0),
+            (Changed, Exact, 1),
+            (Status::Unknown, Certainty::Unknown, 1),
+        ],
+        "{foreseen:#?}"
+    );
+    assert_eq!(foreseen[3].because.as_deref(), Some("package `nginx` would have been installed"));
+    let done = session(&mut fresh(), &specs, false);
+    assert!(done.iter().all(|outcome| outcome.failure.is_none()), "{done:#?}");
+    compare(&foreseen, &done).unwrap();
+    // What was assumed came true as well.
+    let changed = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.changes.len()).collect::<Vec<_>>();
+    assert_eq!(changed(&done)[..11], changed(&foreseen)[..11]);
 }

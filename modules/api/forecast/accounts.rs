@@ -17,11 +17,11 @@ impl Forecast<'_> {
             self.users.values().find(|(user, _)| user.as_ref().is_some_and(|user| user.id == Owner::Id(id)))
         };
         if let Some((user, at)) = self.users.get(name).or_else(by_number) {
-            self.judge_account(name, *at);
+            self.judge_account(name, *at, user.is_some());
             return Ok(user.clone());
         }
         let found = self.base.user(name)?;
-        self.judge_account(found.as_ref().map_or(name, |user| &user.name), 0);
+        self.judge_account(found.as_ref().map_or(name, |user| &user.name), 0, found.is_some());
         // By number the base may find a user that an earlier task would have removed or renumbered.
         Ok(found.filter(|user| !self.users.contains_key(&user.name)))
     }
@@ -32,11 +32,11 @@ impl Forecast<'_> {
             self.groups.values().find(|(group, _)| group.as_ref().is_some_and(|group| group.id == Owner::Id(id)))
         };
         if let Some((group, at)) = self.groups.get(name).or_else(by_number) {
-            self.judge_account(name, *at);
+            self.judge_account(name, *at, group.is_some());
             return Ok(group.clone());
         }
         let found = self.base.group(name)?;
-        self.judge_account(found.as_ref().map_or(name, |group| &group.name), 0);
+        self.judge_account(found.as_ref().map_or(name, |group| &group.name), 0, found.is_some());
         Ok(found.filter(|group| !self.groups.contains_key(&group.name)))
     }
 

@@ -107,9 +107,10 @@ impl Forecast<'_> {
         }
     }
 
-    /// Lowers the certainty for an answer about a user or group.
-    pub(super) fn judge_account(&self, name: &str, since: u64) {
-        self.judge(since, Certainty::Assumed, |over| matches!(over, Over::Accounts(names) if names.iter().any(|known| known == name)));
+    /// Lowers the certainty for an answer about a user or group. Packages bring some, and leave those alone that are there.
+    pub(super) fn judge_account(&self, name: &str, since: u64, exists: bool) {
+        let under_packages = if exists { Certainty::Exact } else { Certainty::Assumed };
+        self.judge(since, under_packages, |over| matches!(over, Over::Accounts(names) if names.iter().any(|known| known == name)));
     }
 
     /// Lowers the certainty for an answer about a unit.

@@ -13,7 +13,7 @@ use crate::api::units::{UnitPath, unit_of};
 
 /// Under which condition a change would come about.
 pub(super) struct Folded {
-    assumed: Option<Rc<str>>,
+    pub(super) assumed: Option<Rc<str>>,
 }
 
 impl Folded {
@@ -87,7 +87,7 @@ impl Forecast<'_> {
             Change::Fetch { .. } => {}
             Change::Unit { unit, action, record, .. } => {
                 self.stirred.get_or_insert_with(|| format!("`systemctl {} {unit}` would have run", action.verb()));
-                self.fold_unit(unit, *action, record.as_ref())?;
+                self.fold_unit(unit, *action, record.as_ref(), folded)?;
             }
             Change::ReloadDaemon { .. } => self.fold_daemon_reload()?,
             Change::SetKernelParameter { key, after, .. } => {
@@ -177,7 +177,7 @@ impl Forecast<'_> {
     fn note_unit_file(&mut self, place: &Path) {
         // `/lib` is a link to `/usr/lib` on all current systems; both spellings name the same folder of units.
         if let Some(UnitPath::Fragment(unit) | UnitPath::DropIn(unit)) = unit_of(place) {
-            self.unread.entry(unit).or_default().insert(place.to_owned());
+            self.unread.entry(unit).or_default().insert(place.to_owned(), self.folds);
         }
     }
 

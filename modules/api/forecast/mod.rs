@@ -71,8 +71,10 @@ pub struct Forecast<'a> {
     users: BTreeMap<String, (Option<UserEntry>, u64)>,
     groups: BTreeMap<String, (Option<GroupEntry>, u64)>,
     units: BTreeMap<String, units::Foreseen>,
-    /// Unit files and drop-ins that changes have touched since systemd was last told to read them.
-    unread: BTreeMap<String, BTreeSet<PathBuf>>,
+    /// Unit files and drop-ins that changes have touched since systemd was last told to read them, and which fold did.
+    unread: BTreeMap<String, BTreeMap<PathBuf, u64>>,
+    /// Whether systemd would have read all unit files again.
+    reloaded: bool,
     parameters: BTreeMap<String, (String, u64)>,
     packages: BTreeMap<String, Option<String>>,
     records: BTreeMap<String, Recorded>,
@@ -104,6 +106,7 @@ impl<'a> Forecast<'a> {
             groups: BTreeMap::new(),
             units: BTreeMap::new(),
             unread: BTreeMap::new(),
+            reloaded: false,
             parameters: BTreeMap::new(),
             packages: BTreeMap::new(),
             records: BTreeMap::new(),

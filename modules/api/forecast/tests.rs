@@ -127,6 +127,9 @@ fn packages_leave_what_is_there_and_may_bring_what_is_not() {
     let (unit, certainty) = ask(&forecast, |forecast| forecast.find_unit("nginx").unwrap());
     assert_eq!((unit.load_state.as_str(), unit.active_state.as_str(), unit.unit_file_state.as_str()), ("loaded", "inactive", "enabled"));
     assert_eq!(certainty, Certainty::Assumed);
+    let assumed = Sureness { certainty: Certainty::Assumed, because: "why".into() };
+    forecast.fold(&self::unit("nginx", UnitAction::Start, None), &assumed, "t").unwrap();
+    assert_eq!(ask(&forecast, |forecast| forecast.find_unit("nginx").unwrap().is_up()), (true, Certainty::Assumed));
     assert_eq!(ask(&forecast, |forecast| owner_id(forecast, "www-data").unwrap()), (Owner::Named("www-data".into()), Certainty::Assumed));
     assert_eq!(ask(&forecast, |forecast| forecast.packages(&["nginx".into()]).unwrap().len()), (1, Certainty::Assumed));
     // What is written after the package is there, whatever the package brings.
@@ -184,6 +187,20 @@ fn a_unit_written_enabled_and_started() {
     fold(&mut forecast, &Change::ReloadDaemon { reason: String::new() });
     let read = forecast.find_unit("app").unwrap();
     assert_eq!((read.need_daemon_reload, read.exec_start.as_str(), read.is_up()), (false, "/usr/bin/app -y", true));
+}
+
+#[test]
+fn an_instance_has_its_templates_file() {
+    let host = Fake::new().directory("/etc/systemd/system");
+    let mut forecast = Forecast::new(&host, &Nothing, Purpose::Check);
+    fold(&mut forecast, &write("/etc/systemd/system/app@.service", "[Service]\nExecStart=/app %i\n[Install]\nWantedBy=a.target\n"));
+    assert_eq!(forecast.find_unit("app@one").unwrap().load_state, "loaded");
+    fold(&mut forecast, &unit("app@one", UnitAction::Start, None));
+    assert!(!forecast.find_unit("app@one").unwrap().need_daemon_reload);
+    fold(&mut forecast, &write("/etc/systemd/system/app@.service", "[Service]\nExecStart=/app -v %i\n"));
+    assert!(forecast.find_unit("app@one").unwrap().need_daemon_reload);
+    fold(&mut forecast, &Change::ReloadDaemon { reason: String::new() });
+    assert!(!forecast.find_unit("app@one").unwrap().need_daemon_reload);
 }
 
 #[test]

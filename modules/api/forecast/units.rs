@@ -1,13 +1,16 @@
 //! Units of a forecast: what systemd would say after unit files were written, links made, jobs run.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
+use super::fold::Folded;
 use super::{Certainty, Forecast};
 use crate::api::change::{Record, Recorded, UnitAction};
 use crate::api::error::ModuleError;
 use crate::api::inspect::{Fingerprint, Unit};
 use crate::api::types::EntryKind;
-use crate::api::units::{UNIT_FOLDERS, from_text, full_name, read_settings};
+use crate::api::units::{UNIT_FOLDERS, UnitPath, from_text, full_name, read_settings, unit_of};
 use crate::api::walk::follow;
 
 /// Largest unit file that is read.
@@ -18,17 +21,27 @@ pub(super) struct Foreseen {
     unit: Unit,
     /// Which fold acted on it.
     at: u64,
+    /// Changes of its files up to this fold are known to systemd.
+    read: u64,
+    /// On which condition, when the task that acted on it was not sure itself.
+    assumed: Option<Rc<str>>,
 }
 
 impl Forecast<'_> {
     pub(super) fn find_unit(&self, name: &str) -> Result<Unit, ModuleError> {
         let name = full_name(name);
-        let (mut unit, at) = match self.units.get(&name) {
-            Some(foreseen) => (foreseen.unit.clone(), foreseen.at),
-            None => (self.base.unit(&name)?, 0),
+        let (mut unit, at, read) = match self.units.get(&name) {
+            Some(foreseen) => (foreseen.unit.clone(), foreseen.at, foreseen.read),
+            None => (self.unit_of_base(&name)?, 0, 0),
         };
-        if let Some(paths) = self.unread.get(&name) {
-            unit = self.with_files(&name, unit, paths.iter().any(|path| self.is_fragment(&name, path)))?;
+        let touched: Vec<&PathBuf> = names_of(&name)
+            .iter()
+            .filter_map(|name| self.unread.get(name))
+            .flat_map(|paths| paths.iter().filter(|(_, at)| **at > read).map(|(path, _)| path))
+            .collect();
+        if !touched.is_empty() {
+            let fragment = touched.iter().any(|path| matches!(unit_of(path), Some(UnitPath::Fragment(_))));
+            unit = self.with_files(&name, unit, fragment)?;
         }
         if unit.load_state == "not-found"
             && let Some((system, because)) = self.packages_to_come()
@@ -37,11 +50,35 @@ impl Forecast<'_> {
             return Ok(self.brought_by_package(&name, system.starts));
         }
         self.judge_unit(&name, at);
+        if let Some(because) = self.units.get(&name).and_then(|foreseen| foreseen.assumed.as_ref()) {
+            self.lower(Certainty::Assumed, because);
+        }
         Ok(unit)
     }
 
-    fn is_fragment(&self, name: &str, path: &Path) -> bool {
-        path.file_name().is_some_and(|file| file == name)
+    /// Returns a unit that no change has acted on.
+    fn unit_of_base(&self, name: &str) -> Result<Unit, ModuleError> {
+        let unit = self.base.unit(name)?;
+        if unit.need_daemon_reload && self.reloaded { self.read_again(name, unit) } else { Ok(unit) }
+    }
+
+    /// Returns a unit as it is once systemd has read its files again.
+    fn read_again(&self, name: &str, unit: Unit) -> Result<Unit, ModuleError> {
+        let drop_ins = self.drop_ins(name)?;
+        let Some(path) = self.fragment(name) else {
+            return Ok(if unit.active_state == "inactive" { no_unit() } else { Unit { need_daemon_reload: false, ..unit } });
+        };
+        let fresh = self.read_unit(&path, &drop_ins)?;
+        Ok(Unit {
+            kind: fresh.kind,
+            exec_start: fresh.exec_start,
+            environment_files: fresh.environment_files,
+            fragment: fresh.fragment,
+            load_state: fresh.load_state,
+            drop_ins,
+            need_daemon_reload: false,
+            ..unit
+        })
     }
 
     /// Returns a unit as systemd would see it after changes to its files, before it is told to read them.
@@ -71,8 +108,7 @@ impl Forecast<'_> {
 
     /// Returns the unit file that systemd would read.
     fn fragment(&self, name: &str) -> Option<PathBuf> {
-        for folder in UNIT_FOLDERS {
-            let path = Path::new(folder).join(name);
+        for path in names_of(name).iter().flat_map(|name| UNIT_FOLDERS.iter().map(move |folder| Path::new(folder).join(name))) {
             // Links that lead nowhere are as good as nothing to systemd.
             let Ok(found) = self.silently(|forecast| forecast.find(&path, true)) else { continue };
             // A unit is masked by a link to `/dev/null`.
@@ -100,8 +136,9 @@ impl Forecast<'_> {
 
     fn drop_ins(&self, name: &str) -> Result<Vec<PathBuf>, ModuleError> {
         let mut found: Vec<PathBuf> = Vec::new();
-        for folder in UNIT_FOLDERS {
-            let folder = Path::new(folder).join(format!("{name}.d"));
+        for folder in
+            names_of(name).iter().flat_map(|name| UNIT_FOLDERS.iter().map(move |folder| Path::new(folder).join(format!("{name}.d"))))
+        {
             if self.silently(|forecast| forecast.find(&folder, true))?.what.is_none() {
                 continue;
             }
@@ -137,16 +174,24 @@ impl Forecast<'_> {
         format!("forecast{:024x}", self.folds)
     }
 
-    pub(super) fn fold_unit(&mut self, name: &str, action: UnitAction, record: Option<&Record>) -> Result<(), ModuleError> {
+    pub(super) fn fold_unit(
+        &mut self,
+        name: &str,
+        action: UnitAction,
+        record: Option<&Record>,
+        folded: &Folded,
+    ) -> Result<(), ModuleError> {
         let name = full_name(name);
         let recorded = record.map(|record| self.digests(record)).transpose()?;
         if changes_links(action) {
             self.fold_daemon_reload()?;
         }
         let mut unit = self.find_unit(&name)?;
-        if !unit.need_daemon_reload {
-            self.unread.remove(&name);
-        }
+        let read = match self.units.get(&name) {
+            _ if !unit.need_daemon_reload => self.folds,
+            Some(foreseen) => foreseen.read,
+            None => 0,
+        };
         let set = |slot: &mut String, value: &str| value.clone_into(slot);
         match action {
             UnitAction::Start | UnitAction::Restart => {
@@ -177,7 +222,7 @@ impl Forecast<'_> {
         if let (Some(record), Some(digests)) = (record, recorded) {
             self.records.insert(record.key.clone(), Recorded { invocation: unit.invocation.clone(), digests });
         }
-        self.units.insert(name, Foreseen { unit, at: self.folds });
+        self.units.insert(name, Foreseen { unit, at: self.folds, read, assumed: folded.assumed.clone() });
         Ok(())
     }
 
@@ -193,34 +238,16 @@ impl Forecast<'_> {
 
     /// Lets systemd read all unit files again.
     pub(super) fn fold_daemon_reload(&mut self) -> Result<(), ModuleError> {
-        for name in self.unread.keys().cloned().collect::<Vec<_>>() {
+        self.reloaded = true;
+        for name in self.units.keys().chain(self.unread.keys()).cloned().collect::<BTreeSet<_>>() {
             let mut unit = self.find_unit(&name)?;
             if unit.need_daemon_reload {
-                let drop_ins = self.drop_ins(&name)?;
-                unit = match self.fragment(&name) {
-                    Some(path) => {
-                        let fresh = self.read_unit(&path, &drop_ins)?;
-                        Unit {
-                            kind: fresh.kind,
-                            exec_start: fresh.exec_start,
-                            environment_files: fresh.environment_files,
-                            fragment: fresh.fragment,
-                            load_state: fresh.load_state,
-                            drop_ins,
-                            ..unit
-                        }
-                    }
-                    None if unit.active_state == "inactive" => no_unit(),
-                    None => unit,
-                };
+                unit = self.read_again(&name, unit)?;
             }
-            unit.need_daemon_reload = false;
-            self.units.insert(name, Foreseen { unit, at: self.folds });
+            let assumed = self.units.get(&name).and_then(|foreseen| foreseen.assumed.clone());
+            self.units.insert(name, Foreseen { unit, at: self.folds, read: self.folds, assumed });
         }
         self.unread.clear();
-        for foreseen in self.units.values_mut() {
-            foreseen.unit.need_daemon_reload = false;
-        }
         Ok(())
     }
 
@@ -245,6 +272,12 @@ impl Forecast<'_> {
 /// Returns whether systemctl makes systemd read all unit files again after the action.
 fn changes_links(action: UnitAction) -> bool {
     matches!(action, UnitAction::Enable | UnitAction::Disable | UnitAction::Mask | UnitAction::Unmask)
+}
+
+/// Returns the names that a unit's files may have: an instance has its template's as well.
+fn names_of(name: &str) -> Vec<String> {
+    let template = name.split_once('@').and_then(|(stem, rest)| Some(format!("{stem}@.{}", rest.rsplit_once('.')?.1)));
+    std::iter::once(name.to_owned()).chain(template.filter(|template| template != name)).collect()
 }
 
 /// Returns what systemd says of a unit that it does not know.
