@@ -3,11 +3,12 @@
 use crate::diagnostic::{Result, exit_code};
 use crate::plan::{Planner, Step};
 use crate::report::printer::Printer;
+use crate::report::summary::count;
 
 /// Shows the hosts of each play.
 pub fn hosts(planner: &dyn Planner, printer: Printer) -> u8 {
     for play in planner.plays() {
-        printer.text(&format!("{}  ({} hosts)\n", play.name, play.hosts.len()));
+        printer.text(&format!("{}  ({})\n", play.name, count(play.hosts.len(), "host", "hosts")));
         for (number, batch) in play.batches().iter().enumerate() {
             for host in batch {
                 let batch = if play.serial.is_empty() { String::new() } else { format!("  batch {}", number + 1) };
@@ -21,7 +22,7 @@ pub fn hosts(planner: &dyn Planner, printer: Printer) -> u8 {
 /// Shows the tasks of each play, as far as they can be known without asking a host.
 pub fn tasks(planner: &mut dyn Planner, printer: Printer) -> Result<u8> {
     for (index, play) in planner.plays().to_vec().iter().enumerate() {
-        printer.text(&format!("{}  ({} hosts)\n", play.name, play.hosts.len()));
+        printer.text(&format!("{}  ({})\n", play.name, count(play.hosts.len(), "host", "hosts")));
         for &host in &play.hosts {
             planner.begin(index, host)?;
             let step = planner.resume(host);

@@ -22,13 +22,16 @@ const DIFF_LIMIT: u64 = 1 << 20;
 pub fn run(play: &Play, printer: Printer) -> Result<u8> {
     let inventory = play.hosts.read(Some(&play.playbook))?;
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
+    let secrets = Secrets::default();
+    secrets.add(inventory.secrets());
 
     let blobs = Arc::new(Blobs::default());
     let authorities = Arc::new(Authorities::new(AuthorityOptions::default()));
     let dry = play.mode.check || play.instead.is_some();
     let services = Provided::new(Arc::clone(&authorities), play.hosts.state.join("downloads"), dry);
     let options = options(play, &inventory, dry)?;
-    let mut program = Program::load(&play.playbook, options, &inventory, Arc::clone(&blobs), Box::new(services))?;
+    let mut program = Program::load(&play.playbook, options, &inventory, Arc::clone(&blobs), Box::new(services))
+        .map_err(|error| secrets.mask_error(error))?;
     match play.instead {
         Some(Instead::SyntaxCheck) => return Ok(exit_code::DONE),
         Some(Instead::ListHosts) => return Ok(list::hosts(&program, printer)),
@@ -38,7 +41,6 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
 
     let (sessions, run) = contact::sessions(&play.hosts, play.mode)?;
     let targets = contact::all_targets(&play.hosts, &inventory)?;
-    let secrets = Secrets::default();
     secrets.add(program.secrets());
     secrets.add(targets.iter().flat_map(|target| target.become_password.iter().chain(&target.password)));
     let contents = Arc::clone(&blobs);
@@ -53,7 +55,7 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
             Ok(end.code)
         }
         Err(refused) => {
-            refused.iter().for_each(|error| printer.error(error));
+            refused.into_iter().for_each(|error| printer.error(&secrets.mask_error(error)));
             Ok(exit_code::REFUSED)
         }
     }

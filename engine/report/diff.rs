@@ -48,8 +48,8 @@ pub fn diff(report: &ChangeReport, lookup: &Lookup) -> Vec<Line> {
     match &report.change {
         Change::WriteFile(write) => file(write, report, lookup),
         Change::Remove { path, .. } => match &report.before {
-            Some(before) => contents(&path.display().to_string(), Some(before), Some(&[]), 0),
-            None => Vec::new(),
+            Some(before) if is_text(before) => contents(&path.display().to_string(), false, before, &[]),
+            _ => Vec::new(),
         },
         Change::Unpack(unpack) => bounded(unpack.members.iter().map(member), ENTRIES),
         Change::Packages(packages) => bounded(package_lines(packages).into_iter(), ENTRIES),
@@ -83,9 +83,7 @@ fn file(write: &WriteFile, report: &ChangeReport, lookup: &Lookup) -> Vec<Line> 
     let before = if was_file { report.before.as_deref() } else { Some(&[][..]) };
     let shown = write.path.display().to_string();
     match (before, after) {
-        (Some(before), Some(after)) if is_text(before) && is_text(&after) => {
-            contents(&shown, Some(before), Some(&after), write.content.size())
-        }
+        (Some(before), Some(after)) if is_text(before) && is_text(&after) => contents(&shown, write.before.is_none(), before, &after),
         _ => {
             let old = write.before.as_ref().filter(|_| was_file).map(|entry| entry.size);
             let was = match (old, write.before_digest) {
@@ -98,15 +96,16 @@ fn file(write: &WriteFile, report: &ChangeReport, lookup: &Lookup) -> Vec<Line> 
 }
 
 /// Compares two texts. Keys and certificates in them are replaced by what identifies them.
-fn contents(name: &str, before: Option<&[u8]>, after: Option<&[u8]>, size: u64) -> Vec<Line> {
-    let text = |bytes: Option<&[u8]>| bytes.and_then(|bytes| std::str::from_utf8(bytes).ok()).map(pem::described);
-    let (Some(before), Some(after)) = (text(before), text(after)) else { return vec![note(format!("binary: {}", bytes(size)))] };
+fn contents(name: &str, absent: bool, before: &[u8], after: &[u8]) -> Vec<Line> {
+    let text = |bytes: &[u8]| pem::described(&String::from_utf8_lossy(bytes));
+    let (before, after) = (text(before), text(after));
     if before == after {
         return vec![note("differs only in what is not shown of keys")];
     }
     let diff = TextDiff::configure().timeout(Duration::from_secs(2)).diff_lines(before.as_str(), after.as_str());
     let mut unified = diff.unified_diff();
-    let unified = unified.context_radius(3).header(&format!("before {name}"), &format!("after {name}")).to_string();
+    let head = if absent { "/dev/null".to_owned() } else { format!("before {name}") };
+    let unified = unified.context_radius(3).header(&head, &format!("after {name}")).to_string();
     let lines = unified.lines().map(|text| {
         let kind = match text.as_bytes() {
             [b'-', b'-', b'-', b' ', ..] | [b'+', b'+', b'+', b' ', ..] | [b'@', b'@', ..] => LineKind::Head,

@@ -52,6 +52,13 @@ pub enum Event {
         /// Why.
         error: Box<Diagnostic>,
     },
+    /// Tasks were sent to a host, all in one message.
+    RequestSent {
+        /// The host.
+        host: String,
+        /// How many.
+        tasks: usize,
+    },
     /// A host works on something that takes long.
     TaskStarted {
         /// The host.

@@ -87,6 +87,7 @@ impl<W: Write + Send> Reporter for JsonLines<W> {
             Event::HostConnected { host, millis, agent_sent } => {
                 json!({ "event": "connected", "host": host, "ms": millis, "agent_sent": agent_sent })
             }
+            Event::RequestSent { host, tasks } => json!({ "event": "request", "host": host, "tasks": tasks }),
             Event::HostUnreachable { host, error: why } => json!({ "event": "unreachable", "host": host, "error": error(why) }),
             Event::TaskStarted { host, task } => json!({ "event": "started", "host": host, "task": task }),
             Event::TaskFinished(task) => self.task(task),

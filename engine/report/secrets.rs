@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde_json::Value;
 
 use crate::base64;
+use crate::diagnostic::Diagnostic;
 
 /// What is shown instead of a secret.
 pub const MASK: &str = "********";
@@ -38,6 +39,16 @@ impl Secrets {
             masked = masked.replace(secret.as_str(), MASK);
         }
         masked
+    }
+
+    /// Masks all secrets in what an error says.
+    #[must_use]
+    pub fn mask_error(&self, mut error: Box<Diagnostic>) -> Box<Diagnostic> {
+        error.message = self.mask(&error.message);
+        for line in error.details.iter_mut().chain(&mut error.hints) {
+            *line = self.mask(line);
+        }
+        error
     }
 
     /// Masks all secrets in the strings of a value. Keys are kplay's own words or names, which are not secret.

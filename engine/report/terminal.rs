@@ -7,12 +7,18 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use kplay_modules::agent::wire::Status;
 
+use super::diff::printable;
 use super::event::{Event, Reporter};
 use super::secrets::Secrets;
+use super::summary::count;
 use super::text::Narrator;
 
 /// Most hosts that have a row of their own; the totals speak for the others.
 const ROWS: usize = 12;
+/// A host's row.
+const ROW: &str = "  {spinner} {prefix}  {bar:16.cyan/dim} {pos:>3}/{len:<3}  {wide_msg:.dim}";
+/// The line of totals.
+const TOTALS: &str = "  {spinner} {msg} {elapsed:.dim}";
 /// How often the spinners turn.
 const TICK: Duration = Duration::from_millis(120);
 
@@ -26,10 +32,14 @@ pub struct Terminal {
     /// Hosts of the play that are at work, by what they do.
     working: BTreeMap<String, Work>,
     counts: Totals,
+    /// Width of the longest host name of the play.
+    width: usize,
 }
 
+/// Tasks of a host: those that were sent to it, and those that have ended.
 #[derive(Debug, Default)]
 struct Work {
+    sent: u64,
     done: u64,
     task: String,
 }
@@ -46,20 +56,27 @@ impl Terminal {
     /// Creates a report on standard output; what moves is drawn on standard error.
     pub fn new(narrator: Narrator, secrets: Secrets) -> Self {
         let progress = MultiProgress::new();
-        let totals = progress.add(ProgressBar::new_spinner().with_style(style("  {spinner} {msg} {elapsed:.dim}")));
+        let totals = progress.add(ProgressBar::new_spinner().with_style(style(TOTALS)));
         totals.enable_steady_tick(TICK);
-        Self { narrator, secrets, progress, totals, rows: BTreeMap::new(), working: BTreeMap::new(), counts: Totals::default() }
+        Self { narrator, secrets, progress, totals, rows: BTreeMap::new(), working: BTreeMap::new(), counts: Totals::default(), width: 0 }
     }
 
     fn follow(&mut self, event: &Event) {
         match event {
             Event::RunStarted { hosts, .. } => self.counts.hosts = *hosts,
             Event::PlayStarted { hosts, .. } => {
+                self.width = hosts.iter().map(|host| host.chars().count()).max().unwrap_or(0);
                 self.working = hosts.iter().map(|host| (host.clone(), Work::default())).collect();
                 self.rows.values().for_each(ProgressBar::finish_and_clear);
                 self.rows.clear();
             }
             Event::HostConnected { host, .. } => self.show(host, "connected"),
+            Event::RequestSent { host, tasks } => {
+                if let Some(work) = self.working.get_mut(host) {
+                    work.sent += *tasks as u64;
+                }
+                self.show(host, "");
+            }
             Event::TaskStarted { host, task } => {
                 let task = task.clone();
                 self.show(host, &task);
@@ -91,23 +108,32 @@ impl Terminal {
             Event::BatchStarted { .. } | Event::Message { .. } | Event::PlayAborted { .. } => {}
         }
         let Totals { hosts, ok, changed, failed } = &self.counts;
-        self.totals.set_message(format!("{hosts} hosts  ok={ok} changed={changed} failed={failed}"));
+        self.totals.set_message(format!("{}  ok={ok} changed={changed} failed={failed}", count(*hosts, "host", "hosts")));
     }
 
-    /// Shows what a host does, in its row if there is one or room for one.
+    /// Shows what a host does, in its row if there is one or room for one. A host that has done all that was sent gives its row up.
     fn show(&mut self, host: &str, task: &str) {
         let Some(work) = self.working.get_mut(host) else { return };
-        work.task = self.secrets.mask(task);
-        let message = format!("{host}  {:>3}  {}", work.done, work.task);
-        if let Some(row) = self.rows.get(host) {
-            row.set_message(message);
-        } else if self.rows.len() < ROWS {
-            let row = ProgressBar::new_spinner().with_style(style("  {spinner} {wide_msg:.dim}"));
-            let row = self.progress.insert_before(&self.totals, row);
-            row.set_message(message);
-            row.enable_steady_tick(TICK);
-            self.rows.insert(host.to_owned(), row);
+        work.task = self.secrets.mask(&printable(task));
+        if work.done >= work.sent && work.sent > 0 {
+            if let Some(row) = self.rows.remove(host) {
+                row.finish_and_clear();
+            }
+            return;
         }
+        let row = match self.rows.get(host) {
+            Some(row) => row,
+            None if self.rows.len() >= ROWS => return,
+            None => {
+                let row = self.progress.insert_before(&self.totals, ProgressBar::new(0).with_style(style(ROW)));
+                row.enable_steady_tick(TICK);
+                self.rows.entry(host.to_owned()).or_insert(row)
+            }
+        };
+        row.set_length(work.sent);
+        row.set_position(work.done);
+        row.set_prefix(format!("{host:width$}", width = self.width));
+        row.set_message(work.task.clone());
     }
 }
 

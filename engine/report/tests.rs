@@ -174,6 +174,29 @@ fn contents_are_shown_before_and_after_on_request() {
 }
 
 #[test]
+fn the_same_changes_are_told_once() {
+    let change = |host: &str, before: &[u8]| {
+        Event::TaskFinished(Box::new(finished(host, "template /etc/a.service", Status::Changed, vec![write_file(before), restart()])))
+    };
+    let told = plain(Style::default(), &[change("m1", b"old"), change("m2", b"old"), change("m3", b"other"), change("m1", b"old")]);
+    assert_eq!(
+        told,
+        "\
+~ m1  template /etc/a.service
+    update /etc/a.service (3 B -> 62 B, mode 0600 -> 0644)
+    restart a.service (/etc/a.service changed)
+~ m2  template /etc/a.service  (as on m1)
+~ m3  template /etc/a.service
+    update /etc/a.service (5 B -> 62 B, mode 0600 -> 0644)
+    restart a.service (/etc/a.service changed)
+~ m1  template /etc/a.service
+    update /etc/a.service (3 B -> 62 B, mode 0600 -> 0644)
+    restart a.service (/etc/a.service changed)
+"
+    );
+}
+
+#[test]
 fn json_lines_end_with_the_recap() {
     let paper = Paper::default();
     let secrets = Secrets::default();

@@ -1,5 +1,7 @@
 //! Events as text, for terminals and for what takes their place: only what changed, failed or is unknown is told.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt::Write as _;
 
 use kplay_modules::agent::wire::{Certainty, ChangeReport, Status};
@@ -7,7 +9,7 @@ use kplay_modules::agent::wire::{Certainty, ChangeReport, Status};
 use super::diff::{Line, LineKind, Lookup, diff, printable};
 use super::event::{Counts, Event, Level, Recap, TaskFinished};
 use super::summary::{count, summary};
-use crate::diagnostic::{Diagnostic, render};
+use crate::diagnostic::{Diagnostic, Place, render};
 
 /// Host names are padded up to this width, so that tasks stand below each other.
 const WIDEST: usize = 24;
@@ -33,6 +35,8 @@ pub struct Narrator {
     lookup: Lookup,
     check: bool,
     width: usize,
+    /// What has been told in this play of changes that take more than a line, and on which host.
+    told: HashMap<(Place, String), String>,
 }
 
 /// Colors by meaning.
@@ -70,7 +74,7 @@ impl Style {
 impl Narrator {
     /// Creates a narrator that finds contents for diffs with `lookup`.
     pub fn new(style: Style, lookup: Lookup) -> Self {
-        Self { style, lookup, check: false, width: 0 }
+        Self { style, lookup, check: false, width: 0, told: HashMap::new() }
     }
 
     /// Returns what is to be said about an event: whole lines, or nothing.
@@ -81,6 +85,7 @@ impl Narrator {
                 String::new()
             }
             Event::PlayStarted { play, hosts } => {
+                self.told.clear();
                 self.width = hosts.iter().map(|host| host.chars().count()).max().unwrap_or(0).min(WIDEST);
                 let forecast = if self.check { ", forecast" } else { "" };
                 let hosts = if hosts.is_empty() { "no hosts".to_owned() } else { count(hosts.len(), "host", "hosts") };
@@ -107,7 +112,7 @@ impl Narrator {
                 format!("{}\n", self.style.paint(Paint::Bad, &format!("the play {} ends: {reason}", printable(play))))
             }
             Event::Recap(recap) => self.recap(recap),
-            Event::HostConnected { .. } | Event::TaskStarted { .. } => String::new(),
+            Event::HostConnected { .. } | Event::RequestSent { .. } | Event::TaskStarted { .. } => String::new(),
         }
     }
 
@@ -118,11 +123,17 @@ impl Narrator {
         format!("{} {text}\n", self.style.paint(paint, head.trim_end_matches('\n')))
     }
 
-    fn task(&self, task: &TaskFinished) -> String {
+    fn task(&mut self, task: &TaskFinished) -> String {
         let name = printable(&task.task);
         let role = task.role.as_ref().map(|role| self.style.paint(Paint::Dim, &format!("  [{role}]"))).unwrap_or_default();
         let because = task.because.as_ref().map(|because| printable(because));
         let verbose = self.style.verbose > 0;
+        let mut changes = self.changes(&task.changes, task.sensitive);
+        let before = if task.error.is_none() && !verbose { self.told_before(task, &changes) } else { None };
+        let before = before.map_or_else(String::new, |host| {
+            changes.clear();
+            self.style.paint(Paint::Dim, &format!("  (as on {host})"))
+        });
         let mut text = match task.status {
             Status::Ok if verbose => self.line('=', Paint::Good, &task.host, &format!("{name}{role}")),
             Status::Skipped if verbose => {
@@ -136,18 +147,18 @@ impl Narrator {
                     Certainty::Assumed => self.doubt("assumed", because.as_deref()),
                     Certainty::Unknown => self.doubt("unknown", because.as_deref()),
                 };
-                self.line('~', Paint::Change, &task.host, &format!("{name}{role}{doubt}"))
+                self.line('~', Paint::Change, &task.host, &format!("{name}{role}{doubt}{before}"))
             }
             Status::Unknown => {
                 let doubt = self.doubt("unknown", because.as_deref());
-                self.line('?', Paint::Doubt, &task.host, &format!("{name}{role}{doubt}"))
+                self.line('?', Paint::Doubt, &task.host, &format!("{name}{role}{doubt}{before}"))
             }
             Status::Failed => {
                 let ignored = if task.ignored { " (ignored)" } else { "" };
                 self.line('!', Paint::Bad, &task.host, &format!("{name}{role}{ignored}"))
             }
         };
-        text += &self.changes(&task.changes, task.sensitive);
+        text += &changes;
         if let Some(error) = &task.error {
             text += &self.error(error);
         }
@@ -155,6 +166,20 @@ impl Narrator {
             text += &self.output(task);
         }
         text
+    }
+
+    /// Returns the host on which the same call has made the very same changes, when they take more than a line to tell.
+    fn told_before(&mut self, task: &TaskFinished, changes: &str) -> Option<String> {
+        if changes.lines().count() < 2 {
+            return None;
+        }
+        match self.told.entry((task.place.clone(), format!("{}\n{changes}", task.task))) {
+            Entry::Occupied(told) => Some(told.get().clone()).filter(|host| *host != task.host),
+            Entry::Vacant(place) => {
+                place.insert(task.host.clone());
+                None
+            }
+        }
     }
 
     fn doubt(&self, word: &str, because: Option<&str>) -> String {

@@ -226,6 +226,10 @@ impl<'a> Run<'a> {
         self.touched = true;
         match self.sessions.send(id, &message) {
             Ok(()) => {
+                if !sent.is_empty() {
+                    let host = self.planner.host_name(id).to_owned();
+                    self.reporter.report(&Event::RequestSent { host, tasks: sent.len() });
+                }
                 let host = self.host(id);
                 host.busy = true;
                 host.contents.extend(sent.iter().flat_map(|task| task.blobs.iter().copied()));
