@@ -47,7 +47,8 @@ pub fn packages(cache: &Path, base: &Path, hosts: &[&LabHost], say: Say<'_>) -> 
     let wanted: BTreeSet<&str> = hosts.iter().flat_map(|host| host.settings.packages.iter().map(String::as_str)).collect();
     let Some(settings) = hosts.first().map(|host| &host.settings).filter(|_| !wanted.is_empty()) else { return Ok(None) };
     let wanted: Vec<&str> = wanted.into_iter().collect();
-    let key = key(&[EDITION, &base.to_string_lossy(), &wanted.join(" ")]);
+    let tree = base.file_name().unwrap_or_default().to_string_lossy();
+    let key = key(&[EDITION, &tree, &wanted.join(" ")]);
     let built = build(cache, &format!("packages-{}-{key}", settings.suite), |part, log| {
         say(&format!("fetching {}", wanted.join(" ")));
         let scratch = part.with_extension("scratch");

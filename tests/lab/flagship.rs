@@ -200,7 +200,7 @@ fn what_was_broken_is_mended_alone(lab: &Lab) {
         ("systemctl stop kube-apiserver", vec!["kube-apiserver"]),
         ("systemctl disable -q kube-apiserver", vec!["kube-apiserver"]),
         ("rm /usr/local/kubernetes-server/server/bin/mounter", vec!["kubernetes-server-v1.20.2"]),
-        ("touch /usr/local/kubernetes-server/server/bin/kubelet.tar", vec!["kubelet.tar"]),
+        ("touch /usr/local/kubernetes-server/server/bin/kube-proxy.tar", vec!["kube-proxy.tar"]),
     ] {
         lab.sh("hdss7-22", damage).success();
         let seen = lab.play(&["--check"]).summary();
