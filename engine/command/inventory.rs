@@ -22,13 +22,13 @@ pub fn run(arguments: &cli::Inventory, environment: &Environment, printer: Print
     }
     let text = if let Some(name) = &arguments.host {
         let host = inventory.known_host(name)?;
-        pretty(masked(&inventory, sorted(&Value::Object(inventory.values(host)?))))
+        pretty(&masked(&inventory, sorted(&Value::Object(inventory.values(host)?))))
     } else if let Some(name) = &arguments.graph {
         graph(&inventory, find_group(&inventory, name)?)
     } else {
         let limit = hosts.limit.as_deref().map(|limit| inventory.select(limit)).transpose()?;
         let shown = limit.map(|hosts| hosts.into_iter().map(|host| host.number).collect());
-        pretty(masked(&inventory, sorted(&list(&inventory, shown.as_ref()))))
+        pretty(&masked(&inventory, sorted(&list(&inventory, shown.as_ref()))))
     };
     printer.text(&text);
     Ok(exit_code::DONE)
@@ -164,12 +164,12 @@ fn masked(inventory: &Inventory, mut value: Value) -> Value {
     value
 }
 
-fn pretty(value: Value) -> String {
+fn pretty(value: &Value) -> String {
     let mut text = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
     let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
     // Writing a value into memory cannot fail.
-    let _ = serde::Serialize::serialize(&value, &mut serializer);
+    let _ = serde::Serialize::serialize(value, &mut serializer);
     text.push(b'\n');
     String::from_utf8_lossy(&text).into_owned()
 }

@@ -25,13 +25,13 @@ impl<W: Write + Send> JsonLines<W> {
         Self { output, secrets, diff, broken: false }
     }
 
-    fn write(&mut self, plain: Value) {
+    fn write(&mut self, plain: &Value) {
         if self.broken {
             return;
         }
         let mut value = plain.clone();
         self.secrets.mask_value(&mut value);
-        keep_words(&plain, &mut value);
+        keep_words(plain, &mut value);
         let mut line = value.to_string();
         line.push('\n');
         // Flushed at once: who follows the file sees what happens, and a run that is killed leaves whole lines.
@@ -103,7 +103,7 @@ impl<W: Write + Send> Reporter for JsonLines<W> {
             }
             Event::PlayAborted { play, reason } => json!({ "event": "aborted", "play": play, "reason": reason }),
             Event::Recap(recap) => {
-                self.write(json!({
+                self.write(&json!({
                     "event": "end",
                     "run": recap.run,
                     "check": recap.check,
@@ -113,7 +113,7 @@ impl<W: Write + Send> Reporter for JsonLines<W> {
                 json!({ "event": "recap", "hosts": recap.hosts })
             }
         };
-        self.write(value);
+        self.write(&value);
     }
 }
 
