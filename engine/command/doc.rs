@@ -178,6 +178,8 @@ fn words_count(schema: &Value) -> usize {
 }
 
 #[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod tests {
     use super::*;
 

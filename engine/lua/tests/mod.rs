@@ -2,7 +2,6 @@
 
 mod errors;
 mod flow;
-mod manuals;
 mod many;
 mod roles;
 
@@ -11,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kplay_modules::api::{Digest, Facts, ModuleError};
+use kplay_modules::api::fake::Fake;
+use kplay_modules::api::{Digest, Facts, Inspect as _, ModuleError};
 use serde_json::{Map, Value, json};
 
 use super::{Options, Program};
@@ -22,7 +22,7 @@ use crate::inventory::{Decrypt, Inventory, Sources};
 use crate::plan::{PlannedTask, Planner, Step, TaskResult};
 
 /// A folder with a playbook and whatever belongs to it.
-pub(super) struct Book {
+pub(crate) struct Book {
     folder: tempfile::TempDir,
     inventory: String,
     pub options: Options,
@@ -148,9 +148,9 @@ pub(super) fn failed(message: &str) -> TaskResult {
 }
 
 /// The least scheduler that keeps the rules: all hosts planned first, queues sent whole, a host resumed when it is ready.
-struct Stage<A> {
-    log: Vec<String>,
-    answer: A,
+pub(crate) struct Stage<A> {
+    pub log: Vec<String>,
+    pub answer: A,
 }
 
 impl<A: FnMut(&PlannedTask) -> TaskResult> Stage<A> {
@@ -160,7 +160,7 @@ impl<A: FnMut(&PlannedTask) -> TaskResult> Stage<A> {
         self.log
     }
 
-    fn perform_with(&mut self, program: &mut Program, failed: &mut dyn FnMut(&Diagnostic)) {
+    pub fn perform_with(&mut self, program: &mut Program, failed: &mut dyn FnMut(&Diagnostic)) {
         for play in 0..program.plays().len() {
             for batch in program.plays()[play].batches() {
                 for host in &batch {
@@ -206,7 +206,7 @@ impl<A: FnMut(&PlannedTask) -> TaskResult> Stage<A> {
             let goes = match &steps[&host] {
                 Step::Barrier { .. } => all_at_barrier,
                 Step::NeedsFacts { host } | Step::Gather { host } => {
-                    program.set_facts(*host, Facts { hostname: format!("host{host}"), ..Facts::default() });
+                    program.set_facts(*host, Facts { hostname: format!("host{host}"), ..Fake::new().facts().clone() });
                     true
                 }
                 _ => program.ready(host),

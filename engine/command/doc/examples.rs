@@ -1,6 +1,7 @@
 //! The examples in the modules' manuals do what they say: each runs as a playbook against a host in memory.
 
 use std::io::Read;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,10 +9,10 @@ use kplay_modules::api::fake::Fake;
 use kplay_modules::api::module::SignatureRequest;
 use kplay_modules::api::{AnyModule, Blob, CommandOutput, Digest, ModuleError, Perform, Upstream};
 
-use super::{Book, Stage};
 use crate::blobs::Blobs;
 use crate::controller::Services;
 use crate::diagnostic::Diagnostic;
+use crate::lua::tests::{Book, Stage};
 use crate::pki::Authorities;
 use crate::plan::{PlannedTask, TaskResult};
 
@@ -23,6 +24,7 @@ fn host() -> Fake {
     let mut host = Fake::new()
         .at(i64::try_from(now).unwrap())
         .file("/etc/hosts", "127.0.0.1\tlocalhost\n10.4.7.99\told\n")
+        .file("/etc/hostname", "a\n")
         .file("/etc/kubernetes/old.conf", "")
         .directory("/etc/nginx")
         .directory("/etc/ssh")
@@ -31,6 +33,11 @@ fn host() -> Fake {
         .directory("/etc/systemd/system")
         .directory("/opt")
         .directory("/srv")
+        .sysctl("net.ipv4.ip_forward", "0")
+        .sysctl("net.ipv4.ip_local_port_range", "32768\t60999")
+        .package("etcd-server", "3.4.23")
+        .offer("nginx-light", "1.22.1", |host| host)
+        .offer("libnginx-mod-stream", "1.22.1", |host| host)
         .command("uptime", well("up 1 day\n"))
         .command("systemd-analyze", well(""))
         .command_that("mkdir /srv/data", well(""), |host| host.directory("/srv/data"))
@@ -122,7 +129,11 @@ fn examples_in_manuals_run_and_converge() {
         let manual = kplay_modules::manual(entry.name).unwrap();
         let examples: Vec<&str> = manual.split("```lua\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
         assert!(!examples.is_empty(), "`{}` has no example", entry.name);
+        // Somebody has to listen where an example waits for that.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = format!("port = {}", listener.local_addr().unwrap().port());
         for example in examples {
+            let example = &example.replace("port = 22", &port);
             let folder = tempfile::tempdir().unwrap();
             let authorities = Arc::new(Authorities::new(Default::default()));
             let signing = |folder: &Path| Signing { authorities: Arc::clone(&authorities), folder: folder.to_owned() };
