@@ -2,19 +2,16 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use mlua::{FromLuaMulti, Function, IntoLua, IntoLuaMulti, Lua, Table, Value as LuaValue};
+use mlua::{FromLuaMulti, IntoLua, IntoLuaMulti, Lua, Table, Value as LuaValue};
 use serde_json::Value;
 
 use super::arguments::Problem;
-use super::classes::{HOST, Kind};
-use super::convert::{ToJson, kind, set_null, to_lua};
+use super::convert::{ToJson, kind, to_lua};
 use super::error::{ERROR_FIELDS, Fatal, diagnostic, explain, raise, raise_fatal, suggest};
-use super::role::{self, Outside, Refused, Role};
-use super::source::Part;
-use super::state::{Become, Once, RoleFrame, Shared};
-use crate::diagnostic::{Diagnostic, Place};
+use super::state::{Once, Shared};
+use super::{hosts, role_call};
+use crate::diagnostic::Diagnostic;
 use crate::plan::TaskResult;
 use crate::report::event::Level;
 
@@ -51,7 +48,7 @@ pub(super) fn table(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
     })?;
 
     // Hosts.
-    functions.add("host_of", |lua, shared, (host, method): (LuaValue, String)| host_of(lua, shared, &host, &method))?;
+    functions.add("host_of", |lua, shared, (host, method): (LuaValue, String)| hosts::host_of(lua, shared, &host, &method))?;
     functions.add("mark_call", |lua, shared, method: String| {
         let place = shared.frames(lua).first().map(|frame| shared.sources.call(&frame.file, frame.line, &method));
         let mut run = shared.run.borrow_mut();
@@ -60,9 +57,9 @@ pub(super) fn table(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
         }
         Ok(())
     })?;
-    functions.add("unknown_method", |lua, shared, key: LuaValue| unknown_method(lua, shared, &key))?;
-    functions.add("facts", |lua, shared, host: usize| facts(lua, shared, host))?;
-    functions.add("vars", |lua, shared, host: usize| vars(lua, shared, host))?;
+    functions.add("unknown_method", |lua, shared, key: LuaValue| hosts::unknown_method(lua, shared, &key))?;
+    functions.add("facts", |lua, shared, host: usize| hosts::facts(lua, shared, host))?;
+    functions.add("vars", |lua, shared, host: usize| hosts::vars(lua, shared, host))?;
     functions.add("say", |_lua, shared, (host, level, text): (Option<usize>, String, String)| {
         let level = match level.as_str() {
             "debug" => Level::Debug,
@@ -79,7 +76,9 @@ pub(super) fn table(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
     })?;
 
     // Variables.
-    functions.add("variable", |lua, shared, (host, key, optional): (usize, LuaValue, bool)| variable(lua, shared, host, &key, optional))?;
+    functions.add("variable", |lua, shared, (host, key, optional): (usize, LuaValue, bool)| {
+        hosts::variable(lua, shared, host, &key, optional)
+    })?;
     functions.add("all_variables", |lua, shared, (table, host): (Table, usize)| {
         for name in shared.variable_names(host) {
             let value = shared.variable(host, &name).map_err(|error| raise(shared.here(lua, error)))?;
@@ -88,7 +87,7 @@ pub(super) fn table(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
         }
         Ok(())
     })?;
-    functions.add("missing_field", |lua, shared, (table, key): (Table, LuaValue)| missing_field(lua, shared, &table, &key))?;
+    functions.add("missing_field", |lua, shared, (table, key): (Table, LuaValue)| hosts::missing_field(lua, shared, &table, &key))?;
     functions.add("unknown_global", |lua, shared, key: LuaValue| {
         let key = shown_key(&key);
         let names = names_of(&shared.classes()?.globals);
@@ -114,10 +113,11 @@ pub(super) fn table(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
     })?;
 
     // Roles.
-    functions.add("find_role", |lua, shared, name: LuaValue| find_role(lua, shared, &name))?;
-    functions.add("define_role", |lua, shared, (name, returned): (String, LuaValue)| define_role(lua, shared, &name, &returned))?;
+    functions.add("find_role", |lua, shared, name: LuaValue| role_call::find_role(lua, shared, &name))?;
+    functions
+        .add("define_role", |lua, shared, (name, returned): (String, LuaValue)| role_call::define_role(lua, shared, &name, &returned))?;
     functions.add("enter_role", |lua, shared, (host, name, params, options): (usize, String, LuaValue, LuaValue)| {
-        enter_role(lua, shared, host, &name, &params, &options)
+        role_call::enter_role(lua, shared, host, &name, &params, &options)
     })?;
     functions.add("role_depth", |_lua, shared, ()| {
         let run = shared.run.borrow();
@@ -169,12 +169,12 @@ impl Functions<'_> {
     }
 }
 
-fn refuse<T>(lua: &Lua, shared: &Shared, error: Box<Diagnostic>) -> mlua::Result<T> {
+pub(super) fn refuse<T>(lua: &Lua, shared: &Shared, error: Box<Diagnostic>) -> mlua::Result<T> {
     Err(raise(shared.here(lua, error)))
 }
 
 /// Places an error at a word of the line that runs.
-fn pointed(lua: &Lua, shared: &Shared, error: Box<Diagnostic>, word: &str) -> Box<Diagnostic> {
+pub(super) fn pointed(lua: &Lua, shared: &Shared, error: Box<Diagnostic>, word: &str) -> Box<Diagnostic> {
     let mut error = shared.here(lua, error);
     if let Some(place) = &error.place
         && let Some(found) = shared.sources.word(&place.file, place.line, word)
@@ -184,7 +184,7 @@ fn pointed(lua: &Lua, shared: &Shared, error: Box<Diagnostic>, word: &str) -> Bo
     error
 }
 
-fn shown_key(key: &LuaValue) -> String {
+pub(super) fn shown_key(key: &LuaValue) -> String {
     match key {
         LuaValue::String(text) => text.to_string_lossy(),
         LuaValue::Integer(number) => format!("[{number}]"),
@@ -200,7 +200,7 @@ fn shown_error(error: &Diagnostic) -> String {
 }
 
 /// Returns the visible field names of a table.
-fn names_of(table: &Table) -> Vec<String> {
+pub(super) fn names_of(table: &Table) -> Vec<String> {
     let mut names = Vec::new();
     let _ = table.for_each(|key: LuaValue, _: LuaValue| {
         if let LuaValue::String(key) = key {
@@ -235,8 +235,6 @@ fn cannot_wait(shared: &Shared, wait: &str, what: &LuaValue) -> Box<Diagnostic> 
     Diagnostic::user(format!("cannot wait for {name} in a function that Lua's library calls"))
         .hint("read the field into a local variable before, and use that")
 }
-
-// Results --------------------------------------------------------------------------------------------------------------------
 
 fn read(lua: &Lua, shared: &Shared, id: u32, key: &LuaValue) -> mlua::Result<(bool, LuaValue)> {
     let run = shared.run.borrow();
@@ -283,239 +281,6 @@ fn read(lua: &Lua, shared: &Shared, id: u32, key: &LuaValue) -> mlua::Result<(bo
     };
     Err(raise(pointed(lua, shared, error, &key)))
 }
-
-// Hosts ----------------------------------------------------------------------------------------------------------------------
-
-fn host_of(lua: &Lua, shared: &Shared, host: &LuaValue, method: &str) -> mlua::Result<usize> {
-    if let LuaValue::Table(table) = host
-        && shared.classes()?.kind(table) == Kind::Host
-    {
-        if shared.run.borrow().current.is_none() {
-            let error = Diagnostic::user(format!("`{method}` is called outside of a play"));
-            return refuse(lua, shared, error.hint("it belongs into the `run` function of a `play`"));
-        }
-        return table.raw_get(HOST);
-    }
-    let error = Diagnostic::user(format!("`{method}` is called without its host")).hint(format!("write `host:{method}(…)` with a colon"));
-    Err(raise(pointed(lua, shared, error, method)))
-}
-
-fn unknown_method(lua: &Lua, shared: &Shared, key: &LuaValue) -> mlua::Result<()> {
-    let key = shown_key(key);
-    let names = names_of(&shared.classes()?.methods);
-    let fields = ["name", "groups", "vars", "facts"];
-    let candidates = names.iter().map(String::as_str).chain(fields);
-    let error = suggest(Diagnostic::user(format!("there is no module `{key}`")), &key, candidates);
-    let error = if error.hints.is_empty() { error.hint("`kplay doc` lists all modules") } else { error };
-    Err(raise(pointed(lua, shared, error, &key)))
-}
-
-/// Returns the object of a host, always the same.
-pub(super) fn host_object(lua: &Lua, shared: &Shared, host: usize) -> mlua::Result<Table> {
-    if let Some(known) = shared.run.borrow().host_objects.get(&host) {
-        return Ok(known.clone());
-    }
-    let classes = shared.classes()?;
-    let table = lua.create_table()?;
-    table.raw_set(HOST, host)?;
-    table.raw_set("name", shared.host_name(host))?;
-    let groups = shared.inventory.host_at(host).map(|host| shared.inventory.group_names(host)).unwrap_or_default();
-    let groups: Value = groups.into_iter().map(Value::from).collect();
-    table.raw_set("groups", to_lua(lua, classes, &groups, "host.groups")?)?;
-    table.set_metatable(Some(classes.host.clone()))?;
-    shared.run.borrow_mut().host_objects.insert(host, table.clone());
-    Ok(table)
-}
-
-fn facts(lua: &Lua, shared: &Shared, host: usize) -> mlua::Result<Option<Table>> {
-    let facts = {
-        let run = shared.run.borrow();
-        if let Some(known) = run.facts_objects.get(&host) {
-            return Ok(Some(known.clone()));
-        }
-        match run.facts.get(&host) {
-            Some(facts) => Arc::clone(facts),
-            None => return Ok(None),
-        }
-    };
-    match to_lua(lua, shared.classes()?, &facts, "facts")? {
-        LuaValue::Table(table) => {
-            shared.run.borrow_mut().facts_objects.insert(host, table.clone());
-            Ok(Some(table))
-        }
-        _ => Ok(None),
-    }
-}
-
-// Variables ------------------------------------------------------------------------------------------------------------------
-
-fn vars(lua: &Lua, shared: &Shared, host: usize) -> mlua::Result<Table> {
-    if let Some(known) = shared.run.borrow().vars_objects.get(&host) {
-        return Ok(known.clone());
-    }
-    let table = lua.create_table()?;
-    table.raw_set(HOST, host)?;
-    table.set_metatable(Some(shared.classes()?.vars.clone()))?;
-    shared.run.borrow_mut().vars_objects.insert(host, table.clone());
-    Ok(table)
-}
-
-fn variable(lua: &Lua, shared: &Shared, host: usize, key: &LuaValue, optional: bool) -> mlua::Result<(bool, LuaValue)> {
-    let name = shown_key(key);
-    match shared.variable(host, &name).map_err(|error| raise(shared.here(lua, error)))? {
-        Some(value) => Ok((true, to_lua(lua, shared.classes()?, &value, &format!("vars.{name}"))?)),
-        None if optional => Ok((false, LuaValue::Nil)),
-        None => {
-            let names = shared.variable_names(host);
-            let error = Diagnostic::user(format!("variable `{name}` is not defined for host `{}`", shared.host_name(host)));
-            let error = suggest(error, &name, names.iter().map(String::as_str));
-            let error = error.hint(format!("`kplay vars {}` shows all variables and where they come from", shared.host_name(host)));
-            Err(raise(pointed(lua, shared, error, &name)))
-        }
-    }
-}
-
-fn missing_field(lua: &Lua, shared: &Shared, table: &Table, key: &LuaValue) -> mlua::Result<LuaValue> {
-    let classes = shared.classes()?;
-    let name = shown_key(key);
-    if let LuaValue::String(_) = key
-        && let Some(nulls) = classes.nulls.raw_get::<Option<Table>>(table)?
-        && nulls.raw_get::<Option<bool>>(name.as_str())?.is_some()
-    {
-        return Ok(LuaValue::Nil);
-    }
-    let path: String = classes.paths.raw_get::<Option<String>>(table)?.unwrap_or_default();
-    let names = names_of(table);
-    let is_list = classes.kind(table) == Kind::List;
-    let error = Diagnostic::user(format!(
-        "`{path}.{name}` is not defined{}",
-        if is_list { format!(": `{path}` is a list") } else { String::new() }
-    ));
-    let mut error = match crate::diagnostic::nearest(&name, names.iter().map(String::as_str)) {
-        Some(near) => error.hint(format!("did you mean `{path}.{near}`?")),
-        None if names.is_empty() => error,
-        None => error.hint(format!("`{path}` has {}", names.join(", "))),
-    };
-    let variable = path.strip_prefix("vars.").map(|rest| rest.split(['.', '[']).next().unwrap_or_default().to_owned());
-    let current = shared.run.borrow().current;
-    if let (Some(variable), Some(host)) = (variable, current)
-        && let Some(origin) = shared.origin(host, &variable)
-    {
-        error.details.push(format!("`{variable}` is defined in {}:{}", origin.file.display(), origin.line));
-    }
-    Err(raise(pointed(lua, shared, error, &name)))
-}
-
-// Roles ----------------------------------------------------------------------------------------------------------------------
-
-fn known_role(shared: &Shared, name: &str) -> Option<Rc<Role>> {
-    shared.run.borrow().roles.iter().find(|role| role.name == name).cloned()
-}
-
-fn marked(shared: &Shared) -> Option<Place> {
-    let run = shared.run.borrow();
-    run.current.and_then(|current| run.coroutines.get(&current)).and_then(|coroutine| coroutine.marked.clone())
-}
-
-/// Places an error at the call of `host:role` that was looked up last.
-fn at_role_call(lua: &Lua, shared: &Shared, problem: Problem, argument: usize) -> mlua::Error {
-    let mut frames = shared.frames(lua);
-    if let Some(place) = marked(shared)
-        && frames.first().is_none_or(|frame| frame.place() != Place::line(&place.file, place.line))
-    {
-        frames.insert(0, super::error::Frame::at(&place));
-    }
-    raise(shared.problem(&frames, "role", argument, problem))
-}
-
-/// Returns the function that loads a role, or nil when it has been loaded.
-fn find_role(lua: &Lua, shared: &Shared, name: &LuaValue) -> mlua::Result<Option<Function>> {
-    let whole = |message: String| Problem::new(Vec::new(), Part::Key, message);
-    let LuaValue::String(name) = name else {
-        return Err(at_role_call(lua, shared, whole(format!("`role` takes the name of a role, not {}", kind(name))), 0));
-    };
-    let name = name.to_string_lossy();
-    if known_role(shared, &name).is_some() {
-        return Ok(None);
-    }
-    let folder = role::find(&name, &shared.options.role_paths).map_err(|error| {
-        let mut problem = whole(error.message.clone());
-        problem.hints.clone_from(&error.hints);
-        problem.details.clone_from(&error.details);
-        at_role_call(lua, shared, problem, 0)
-    })?;
-    let environment: Table = shared.classes()?.environment.call(folder.to_string_lossy().as_ref())?;
-    super::library::load_file(lua, shared, &folder.join("role.lua"), environment).map(Some).map_err(raise)
-}
-
-fn define_role(lua: &Lua, shared: &Shared, name: &str, returned: &LuaValue) -> mlua::Result<()> {
-    let folder = role::find(name, &shared.options.role_paths).map_err(raise)?;
-    let role = Role::read(shared.classes()?, name, &folder, returned).map_err(|problem| {
-        let file = folder.join("role.lua");
-        let place = shared.sources.returned(&file, &problem.path, problem.part).unwrap_or_else(|| Place::line(&file, 0));
-        let mut error = Diagnostic::user(problem.message).details(problem.details).at(place);
-        error.hints = problem.hints;
-        error.chain.extend(marked(shared));
-        raise(shared.here(lua, error))
-    })?;
-    shared.run.borrow_mut().roles.push(Rc::new(role));
-    Ok(())
-}
-
-fn enter_role(
-    lua: &Lua,
-    shared: &Shared,
-    host: usize,
-    name: &str,
-    params: &LuaValue,
-    options: &LuaValue,
-) -> mlua::Result<(Function, LuaValue, usize)> {
-    let role = known_role(shared, name).ok_or_else(|| mlua::Error::runtime("a role that is not loaded"))?;
-    let classes = shared.classes()?;
-    let given = role::given(classes, name, params).map_err(|problem| at_role_call(lua, shared, problem, 1))?;
-    let options = role::options(classes, options).map_err(|problem| at_role_call(lua, shared, problem, 2))?;
-    let outside = Outside {
-        extra: &|name| shared.extra(host, name),
-        variable: &|name| shared.variable(host, name),
-        origin: &|name| shared.origin(host, name),
-    };
-    let resolved = role.resolve(&given, &outside).map_err(|refused| match refused {
-        Refused::Call(problem) => at_role_call(lua, shared, problem, 1),
-        Refused::Variable(mut error) => {
-            error.chain.extend(marked(shared));
-            raise(shared.on_host(error))
-        }
-    })?;
-    for (name, param) in &role.params {
-        if let (true, Some(Value::String(secret))) = (param.secret, resolved.get(name)) {
-            shared.local.add_secret(secret);
-        }
-    }
-    let object = to_lua(lua, classes, &Value::Object((*resolved).clone()), "p")?;
-    if let LuaValue::Table(table) = &object {
-        for (name, _) in resolved.iter().filter(|(_, value)| value.is_null()) {
-            set_null(lua, classes, table, name)?;
-        }
-    }
-    let call = marked(shared);
-    let mut run = shared.run.borrow_mut();
-    let Some(coroutine) = run.current.and_then(|current| run.coroutines.get_mut(&current)) else {
-        return Err(mlua::Error::runtime("a role outside of a play"));
-    };
-    let outer = coroutine.roles.last();
-    let mut tags = outer.map(|frame| frame.tags.clone()).unwrap_or_default();
-    tags.extend(options.tags.0);
-    let r#become = match Become::new(options.r#become, options.become_user.as_deref()) {
-        Become::Inherit => outer.map(|frame| frame.r#become.clone()).unwrap_or_default(),
-        own => own,
-    };
-    let depth = coroutine.roles.len();
-    let function = role.run.clone();
-    coroutine.roles.push(RoleFrame { role, params: resolved, tags, r#become, call });
-    Ok((function, object, depth))
-}
-
-// Once -----------------------------------------------------------------------------------------------------------------------
 
 fn once(lua: &Lua, shared: &Shared, key: &LuaValue, function: &LuaValue) -> mlua::Result<(&'static str, LuaValue, String)> {
     let (LuaValue::String(key), LuaValue::Function(function)) = (key, function) else {

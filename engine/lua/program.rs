@@ -13,7 +13,7 @@ use super::Options;
 use super::arguments::Signatures;
 use super::classes::Classes;
 use super::error::{Fatal, Raised, diagnostic, raise_fatal};
-use super::primitives::host_object;
+use super::hosts::host_object;
 use super::source::{Part, Sources, parse_path};
 use super::state::{Clock, Coroutine, InventoryWorld, Once, Running, Shared, Waiting};
 use crate::blobs::Blobs;

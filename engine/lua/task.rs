@@ -201,8 +201,9 @@ fn takes_paths(path: &[Segment]) -> bool {
 /// Returns whether the current coroutine has tasks under way on another host than `host`.
 pub(super) fn open_elsewhere(shared: &Shared, current: usize, host: usize) -> bool {
     let run = shared.run.borrow();
-    let open = run.coroutines.get(&current).map(|coroutine| coroutine.open.as_slice()).unwrap_or_default();
-    open.iter().any(|task| run.tasks[*task as usize - 1].host != host)
+    // All that are open run on one host: turning to another one waits.
+    let last = run.coroutines.get(&current).and_then(|coroutine| coroutine.open.last());
+    last.is_some_and(|task| run.tasks[*task as usize - 1].host != host)
 }
 
 /// Replaces results by the paths that they manage. Returns `false` while these are not known.

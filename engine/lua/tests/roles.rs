@@ -109,3 +109,101 @@ fn data_goes_through_yaml_and_json_and_back() {
     assert_eq!(log[2], "say: k:\n- 1\n- 2\n");
     assert_eq!(log[3], "say: default");
 }
+
+#[test]
+fn mistakes_around_roles() {
+    let role = |call: &str, text: &str| Book::run(&format!("  {call}")).file("roles/pki/role.lua", text).error();
+    let good = "return {\n  params = { port = { type = \"integer\", required = true, doc = \"where it listens\" } },\n  run = function() end,\n}\n";
+    insta::assert_snapshot!(role("host:role(\"pkii\")", good), @r#"
+    error: there is no role `pkii`
+     --> play.lua:2:8
+      |
+    2 |   host:role("pkii")
+      |        ^^^^
+      = host: a
+      | looked for roles/pkii/role.lua
+      | looked for ../roles/pkii/role.lua
+      = hint: did you mean `pki`?
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\", { prot = 1 })", good), @r#"
+    error: unknown parameter `prot` of role `pki`
+     --> play.lua:2:22
+      |
+    2 |   host:role("pki", { prot = 1 })
+      |                      ^^^^
+      = host: a
+      = hint: did you mean `port`?
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\", {})", good), @r#"
+    error: missing parameter `port` of role `pki`
+     --> play.lua:2:8
+      |
+    2 |   host:role("pki", {})
+      |        ^^^^
+      = host: a
+      = hint: `port`: where it listens
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\", { port = \"x\" })", good), @r#"
+    error: parameter `port` of role `pki` must be a whole number, not the string "x"
+     --> play.lua:2:29
+      |
+    2 |   host:role("pki", { port = "x" })
+      |                             ^^^
+      = host: a
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\", { port = 1 }, { when = true })", good), @r#"
+    error: unknown field `when` in the options of a role
+     --> play.lua:2:36
+      |
+    2 |   host:role("pki", { port = 1 }, { when = true })
+      |                                    ^^^^
+      = host: a
+      = hint: its fields are tags, become, become_user
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\")", "return {\n  params = { port = { typ = \"integer\" } },\n  run = function() end,\n}\n"), @r#"
+    error: unknown field `typ` in parameter `port` of role `pki`
+     --> roles/pki/role.lua:2:23
+      |
+    2 |   params = { port = { typ = "integer" } },
+      |                       ^^^
+      = called from play.lua:2:8
+      = host: a
+      = hint: did you mean `type`?
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\")", "return {\n  params = { port = { type = \"integer\", default = \"x\" } },\n  run = function() end,\n}\n"), @r#"
+    error: the default of parameter `port` of role `pki` must be a whole number, not the string "x"
+     --> roles/pki/role.lua:2:51
+      |
+    2 |   params = { port = { type = "integer", default = "x" } },
+      |                                                   ^^^
+      = called from play.lua:2:8
+      = host: a
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\")", "return {\n  runn = function() end,\n}\n"), @r#"
+    error: unknown field `runn` of role `pki`
+     --> roles/pki/role.lua:2:3
+      |
+    2 |   runn = function() end,
+      |   ^^^^
+      = called from play.lua:2:8
+      = host: a
+      = hint: did you mean `run`?
+    "#);
+    insta::assert_snapshot!(role("host:role(\"pki\")", "local x = 1\n"), @r#"
+    error: role `pki` must return a table, not nil
+     --> roles/pki/role.lua
+      = called from play.lua:2:8
+      = host: a
+      = hint: end the file with `return { summary = …, params = { … }, run = function(host, p) … end }`
+    "#);
+    let book =
+        Book::run("  host:role(\"pki\")").file("roles/pki/role.lua", good).inventory("all:\n  vars:\n    port: https\n  hosts: { a: }\n");
+    insta::assert_snapshot!(book.error(), @r#"
+    error: parameter `port` of role `pki` must be a whole number, not the string "https"
+     --> hosts.yaml:3
+      |
+    3 |     port: https
+      = called from play.lua:2:8
+      = host: a
+    "#);
+}
