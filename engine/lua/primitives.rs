@@ -1,5 +1,6 @@
 //! The functions behind the prelude: what it asks of hosts, variables, results and roles. None of them waits.
 
+use kplay_modules::agent::wire::UNKNOWN_FIELD;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -265,6 +266,12 @@ fn read(lua: &Lua, shared: &Shared, id: u32, key: &LuaValue) -> mlua::Result<(bo
         "skipped" => return done(LuaValue::Boolean(skipped)),
         "error" => return done(error.into_lua(lua)?),
         _ => {}
+    }
+    if output.get(&key).is_some_and(|value| value == UNKNOWN_FIELD) {
+        let error = Diagnostic::user(format!("the forecast cannot know `{key}` of `{name}`"))
+            .details(["because it would have run only then".to_owned()]);
+        let error = error.hint("the forecast of this host ends here; an apply goes on");
+        return Err(raise_fatal(pointed(lua, shared, error, &key), Fatal::Unknown));
     }
     if let Some(value) = output.get(&key) {
         return done(to_lua(lua, shared.classes()?, value, &format!("result.{key}"))?);

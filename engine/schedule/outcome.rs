@@ -1,6 +1,6 @@
 //! What hosts say, and what follows from it: outcomes, contents, signatures, facts.
 
-use kplay_modules::agent::wire::{Certainty, Outcome, Status, ToController};
+use kplay_modules::agent::wire::{Certainty, Outcome, Status, ToController, UNKNOWN_FIELD};
 use kplay_modules::api::{ErrorKind, ModuleError};
 use serde_json::{Map, Value};
 
@@ -88,7 +88,8 @@ impl Run<'_> {
         let requester = task.requested_by;
         let number = task.wire.id;
         let report = Outcome { failure: None, ..outcome };
-        self.finished(task, report, error, output);
+        let known = output.into_iter().filter(|(_, value)| value != UNKNOWN_FIELD).collect();
+        self.finished(task, report, error, known);
         self.planner.finish_task(number, result);
         if failed {
             for host in self.hosts.values_mut() {

@@ -23,6 +23,9 @@ pub const FRAME: usize = 256 << 10;
 /// Largest message, bytes: a request of many thousand tasks stays far below it.
 pub const MESSAGE: usize = 256 << 20;
 
+/// Value of an output field that a forecast cannot know: what a command that has not run would print.
+pub const UNKNOWN_FIELD: &str = "\u{1}unknown";
+
 /// What the controller says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToAgent {

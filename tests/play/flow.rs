@@ -15,7 +15,7 @@ fn a_forecast_is_what_an_apply_does_and_then_nothing_is_left() {
         PLAY motd (1 host, forecast)
         ~ a  copy /motd
             create /motd (2 B, mode 0644)
-              --- before /motd
+              --- /dev/null
               +++ after /motd
               @@ -0,0 +1 @@
               +a

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::report::report;
 use super::session::{Host, NOT_WANTED, Session, Wanted};
 use super::task::{Progress, holds, judge, looks_long, module_of, skipped};
-use crate::agent::wire::{Foreseen, Outcome, Status, Task, ToController};
+use crate::agent::wire::{Foreseen, Outcome, Status, Task, ToController, UNKNOWN_FIELD};
 use crate::api::forecast::{Certainty, Forecast, Sureness};
 use crate::api::{AnyModule, Change, ErrorKind, Footprint, ModuleError, Perform, Proposal};
 
@@ -57,6 +57,11 @@ impl<H: Perform> Session<'_, H> {
         }
         let reports = proposal.changes.iter().map(|change| report(&**forecast, change, manner)).collect();
         let mut progress = Progress::of(&proposal, reports);
+        if proposal.changes.iter().any(|change| matches!(change, Change::Run(_))) {
+            for field in ["code", "stdout", "stderr"] {
+                progress.output.insert(field.to_owned(), UNKNOWN_FIELD.into());
+            }
+        }
         progress.certainty = sureness.certainty;
         progress.because = (sureness.certainty != Certainty::Exact).then(|| sureness.because.clone());
         let status = match sureness.certainty {
