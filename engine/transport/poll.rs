@@ -273,7 +273,10 @@ impl Driver {
                     deliver(Arrival::Drained(number));
                 }
             }
-            let steps = [step, host.read(number, &mut self.buffer, &mut deliver), host.read_error(number, &mut self.buffer, &mut deliver)];
+            // Standard output comes last: whatever the library takes off the socket on behalf of the other two steps may hold
+            // output, which lies in its memory then and makes no descriptor ready any more.
+            let errors = host.read_error(number, &mut self.buffer, &mut deliver);
+            let steps = [step, errors, host.read(number, &mut self.buffer, &mut deliver)];
             let idle = steps.iter().all(|step| matches!(step, Step::Idle));
             broken = steps.into_iter().find_map(|step| if let Step::Broken(reason) = step { Some(reason) } else { None });
             if idle || broken.is_some() {
