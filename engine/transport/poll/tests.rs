@@ -127,3 +127,60 @@ fn many_hosts_share_the_thread() {
     seen.sort_unstable();
     assert_eq!(seen, (0..200).collect::<Vec<_>>());
 }
+
+/// A link as libssh2 makes it at its worst: what arrives is taken off the socket while standard error is read.
+#[derive(Debug)]
+struct Hoarder {
+    socket: std::os::unix::net::UnixStream,
+    memory: VecDeque<u8>,
+}
+
+impl Link for Hoarder {
+    fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    fn interest(&self) -> Interest {
+        Interest { read: true, write: false }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.memory.read(buffer)? {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            count => Ok(count),
+        }
+    }
+
+    fn read_error(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.socket.read(buffer)?;
+        self.memory.extend(&buffer[..count]);
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(bytes.len())
+    }
+
+    fn finish(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn ended(&mut self) -> bool {
+        true
+    }
+
+    fn close(&mut self) -> String {
+        "closed".to_owned()
+    }
+}
+
+#[test]
+fn output_that_reading_errors_took_off_the_socket_is_not_left_behind() {
+    let (sender, arrivals) = mpsc::channel::<Arrival>();
+    let poll = PollLoop::spawn(sender).unwrap();
+    let (socket, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    poll.add(4, Connected { link: Box::new(Hoarder { socket, memory: VecDeque::new() }), early: Vec::new(), agent_sent: false });
+    far.write_all(&wire::encode(&ToController::Done { id: 2 }).unwrap()).unwrap();
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(4, ToController::Done { id: 2 }));
+}
