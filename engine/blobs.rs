@@ -1,4 +1,5 @@
 //! Contents that tasks refer to by digest: kept here on the controller until a host asks for them.
+#![expect(clippy::disallowed_methods, reason = "the store reads what tasks are about to copy")]
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -47,7 +48,6 @@ impl Blobs {
     }
 
     /// Remembers a local file, which is read again when a host asks for it.
-    #[expect(clippy::disallowed_methods, reason = "the store reads what tasks are about to copy")]
     pub fn add_file(&self, path: &Path, secret: bool) -> Result<Blob, ModuleError> {
         use std::os::unix::fs::MetadataExt as _;
         let failed = |error: std::io::Error| ModuleError::argument(format!("cannot read `{}`: {}", path.display(), plain(&error)));

@@ -41,10 +41,9 @@ impl Services for Provided {
         };
         create_folder(&self.downloads).map_err(|error| failed(&error))?;
         let mut content: Box<dyn std::io::Read> = match url.strip_prefix("file://") {
-            Some(path) => Box::new(
-                std::fs::File::open(path)
-                    .map_err(|error| ModuleError::argument(format!("cannot read `{path}`: {}", plain(&error))).at("url"))?,
-            ),
+            Some(path) => {
+                Box::new(open(path).map_err(|error| ModuleError::argument(format!("cannot read `{path}`: {}", plain(&error))).at("url"))?)
+            }
             None => http::get(url, trusted(ca)?, timeout)?,
         };
         let mut file = tempfile::NamedTempFile::new_in(&self.downloads).map_err(|error| failed(&error))?;
@@ -86,6 +85,11 @@ fn trusted(ca: Option<&Path>) -> Result<ureq::tls::RootCerts, ModuleError> {
 #[expect(clippy::disallowed_methods, reason = "authorities to trust are files of this machine")]
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     std::fs::read(path)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a `file://` address names a file of this machine")]
+fn open(path: &str) -> std::io::Result<std::fs::File> {
+    std::fs::File::open(path)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the cache of downloads belongs to the controller")]

@@ -1,4 +1,4 @@
-//! Manages a group.
+//! Manages a group of users on the host.
 //!
 //! ```lua
 //! host:group({ name = "etcd", system = true })

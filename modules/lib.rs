@@ -1,4 +1,5 @@
 //! What can be managed: the modules, the contract they keep, and the agent that carries them to a host.
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they need"))]
 
 pub mod agent;
 pub mod api;

@@ -1,4 +1,4 @@
-//! Manages a user.
+//! Manages a user of the host.
 //!
 //! ```lua
 //! host:group({ name = "ops" })

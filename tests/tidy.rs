@@ -1,4 +1,5 @@
 //! What holds for every file: a sentence at its head, its length, its place in the tree, what it may use, what it may not say.
+#![allow(clippy::disallowed_methods, reason = "it reads the sources")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};

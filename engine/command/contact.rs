@@ -26,8 +26,11 @@ pub fn sessions(hosts: &Hosts, mode: Mode) -> Result<(Sessions, String)> {
     Ok((sessions, run))
 }
 
+/// A host by its number in the inventory, and how it is reached.
+pub type Reached = (HostId, Arc<Target>);
+
 /// Reads the inventory and returns it with the hosts of `pattern`, narrowed down by `--limit`, and how they are reached.
-pub fn select(hosts: &Hosts, pattern: &str, printer: Printer) -> Result<(Inventory, Vec<(HostId, Arc<Target>)>)> {
+pub fn select(hosts: &Hosts, pattern: &str, printer: Printer) -> Result<(Inventory, Vec<Reached>)> {
     let inventory = hosts.read(None)?;
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
     let pattern = hosts.limit.as_ref().map_or_else(|| pattern.to_owned(), |limit| format!("{pattern}:&{limit}"));

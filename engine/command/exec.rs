@@ -43,7 +43,7 @@ pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -
     let mut outputs = Outputs { printer };
     match Run::new(&mut planner, sessions, supply, &mut outputs, settings).go() {
         Ok(end) => Ok(end.code),
-        Err(errors) => errors.into_iter().next().map_or(Ok(crate::diagnostic::exit_code::REFUSED), Err),
+        Err(errors) => errors.into_iter().next().map_or(Ok(crate::diagnostic::exit_code::REFUSED), |error| Err(Box::new(error))),
     }
 }
 

@@ -55,7 +55,7 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
             Ok(end.code)
         }
         Err(refused) => {
-            refused.into_iter().for_each(|error| printer.error(&secrets.mask_error(error)));
+            refused.into_iter().for_each(|error| printer.error(&secrets.mask_error(Box::new(error))));
             Ok(exit_code::REFUSED)
         }
     }

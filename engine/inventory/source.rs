@@ -127,7 +127,6 @@ fn ini_line(text: &str) -> Option<u32> {
     u32::try_from(index + 1).ok()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the inventory owns its files")]
 fn metadata(path: &Path) -> Result<std::fs::Metadata> {
     std::fs::metadata(path).map_err(|error| {
         let diagnostic = Diagnostic::user(format!("cannot read the inventory `{}`: {}", path.display(), plain(&error)));

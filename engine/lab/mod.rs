@@ -3,6 +3,7 @@
 //! A lab belongs to one inventory. All that it is made of is named before it is made, in the lab's state file, so that
 //! `down` finds everything again whatever happened in between. Hosts live in network namespaces: their addresses are
 //! never the machine's own.
+#![expect(clippy::disallowed_methods, reason = "a lab is folders, mounts, and processes of this machine")]
 
 mod cgroup;
 mod connection;

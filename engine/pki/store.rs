@@ -1,4 +1,5 @@
 //! The files of authorities and shared keys on the controller: modes, locks, replacement in one step, encryption.
+#![expect(clippy::disallowed_methods, reason = "the store keeps keys and certificates on disk")]
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};

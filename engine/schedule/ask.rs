@@ -12,6 +12,7 @@ use crate::diagnostic::Diagnostic;
 use crate::transport::Target;
 
 /// What a host answered.
+#[expect(clippy::large_enum_variant, reason = "nearly all answers are messages")]
 pub enum Answer {
     /// A message that belongs to the answer.
     Said(HostId, ToController),
@@ -50,7 +51,7 @@ pub fn ask(sessions: &mut Sessions, hosts: &[(HostId, Arc<Target>)], question: &
             }
             // Nothing that is asked here comes with contents of the controller's.
             Some(Happening::Message { host, message: ToController::NeedBlob { digest, .. } }) => {
-                Supply::refuse_blob(&sessions.outbox(), host, digest)
+                Supply::refuse_blob(&sessions.outbox(), host, digest);
             }
             Some(Happening::Message { host, message }) => {
                 let failed = match hear(Answer::Said(host, message)) {

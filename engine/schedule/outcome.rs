@@ -57,7 +57,7 @@ impl Run<'_> {
                 };
                 if let Err(error) = stored {
                     self.sessions.close(id);
-                    self.lost(id, error);
+                    self.lost(id, &error);
                 }
             }
             ToController::Facts(facts) => {

@@ -10,7 +10,7 @@ use crate::plan::Step;
 impl Run<'_> {
     /// Plans a play for all its hosts, each to its first read, barrier or end. Errors found here, before anything has been
     /// sent to any host, refuse the run as a whole; the same mistake on many hosts is told once.
-    pub(super) fn plan(&mut self, play: usize, hosts: &[HostId]) -> Result<(), Vec<Box<Diagnostic>>> {
+    pub(super) fn plan(&mut self, play: usize, hosts: &[HostId]) -> Result<(), Vec<Diagnostic>> {
         let untouched = !self.touched;
         self.planning = true;
         for &host in hosts {
@@ -28,13 +28,13 @@ impl Run<'_> {
             }
         }
         self.planning = false;
-        let mut refused: Vec<Box<Diagnostic>> = Vec::new();
+        let mut refused: Vec<Diagnostic> = Vec::new();
         for &host in hosts {
             if let Some(Step::Failed(error)) = self.host(host).step.take_if(|step| matches!(step, Step::Failed(_))) {
                 if untouched && error.kind != Kind::Unreachable {
                     let known = refused.iter().any(|other| other.message == error.message && other.place == error.place);
                     if !known {
-                        refused.push(error);
+                        refused.push(*error);
                     }
                 } else {
                     self.fail(host, error);

@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
     }
 
     /// Runs all plays. An error means that the run was refused before anything was touched; everything later is an event.
-    pub fn go(mut self) -> std::result::Result<End, Vec<Box<Diagnostic>>> {
+    pub fn go(mut self) -> std::result::Result<End, Vec<Diagnostic>> {
         let plays = self.planner.plays().to_vec();
         for host in plays.iter().flat_map(|play| play.hosts.iter().copied()) {
             self.hosts.entry(host).or_default();
@@ -113,7 +113,7 @@ impl<'a> Run<'a> {
         Ok(self.finish())
     }
 
-    fn play(&mut self, index: usize, play: &Play) -> std::result::Result<(), Vec<Box<Diagnostic>>> {
+    fn play(&mut self, index: usize, play: &Play) -> std::result::Result<(), Vec<Diagnostic>> {
         let living: Vec<HostId> = play.hosts.iter().copied().filter(|host| !self.host(*host).out).collect();
         self.play = Some(play.clone());
         let names = living.iter().map(|host| self.planner.host_name(*host).to_owned()).collect();
@@ -190,7 +190,11 @@ impl<'a> Run<'a> {
             return false;
         }
         let ids: Vec<HostId> = self.hosts.keys().copied().collect();
-        ids.into_iter().fold(false, |progress, id| self.dispatch_to(id) || progress)
+        let mut progress = false;
+        for id in ids {
+            progress |= self.dispatch_to(id);
+        }
+        progress
     }
 
     fn dispatch_to(&mut self, id: HostId) -> bool {
@@ -250,7 +254,7 @@ impl<'a> Run<'a> {
                 self.planner.set_facts(host, facts);
                 self.advance_waiting();
             }
-            Happening::Lost { host, error } => self.lost(host, error),
+            Happening::Lost { host, error } => self.lost(host, &error),
             Happening::Message { host, message } => self.hear(host, message),
             Happening::Log { host, line } => {
                 let host = Some(self.planner.host_name(host).to_owned());
@@ -291,7 +295,7 @@ impl<'a> Run<'a> {
     }
 
     /// A host could not be reached, or its connection broke: its own part ends, and those who delegated to it get the error.
-    pub(super) fn lost(&mut self, id: HostId, error: Box<Diagnostic>) {
+    pub(super) fn lost(&mut self, id: HostId, error: &Diagnostic) {
         let name = self.planner.host_name(id).to_owned();
         let host = self.host(id);
         if error.kind == Kind::Unreachable {
@@ -304,15 +308,15 @@ impl<'a> Run<'a> {
         host.gathering = false;
         let tasks: Vec<_> = std::mem::take(&mut host.in_flight).into_values().chain(std::mem::take(&mut host.pending)).collect();
         self.reporter.report(&match error.kind {
-            Kind::Unreachable => Event::HostUnreachable { host: name, error: error.clone() },
-            _ => Event::HostFailed { host: name, error: error.clone() },
+            Kind::Unreachable => Event::HostUnreachable { host: name, error: Box::new(error.clone()) },
+            _ => Event::HostFailed { host: name, error: Box::new(error.clone()) },
         });
         for task in tasks.into_iter().filter(|task| task.requested_by != id) {
-            let error = Box::new(Diagnostic { place: Some(task.place.clone()), chain: task.chain.clone(), ..(*error).clone() });
+            let error = Box::new(Diagnostic { place: Some(task.place.clone()), chain: task.chain.clone(), ..error.clone() });
             self.planner.finish_task(task.wire.id, TaskResult::Failed { error, ignored: false, output: serde_json::Map::new() });
             self.advance(task.requested_by);
         }
-        self.leave(id, &error);
+        self.leave(id, error);
     }
 
     /// The first Ctrl-C: every host finishes the change it is at.

@@ -66,6 +66,7 @@ pub enum Happening {
 }
 
 /// What arrives on the one channel that a run listens to.
+#[expect(clippy::large_enum_variant, reason = "nearly all signals are arrivals")]
 enum Signal {
     Connected(HostId, Result<Connected>),
     Arrival(Arrival),

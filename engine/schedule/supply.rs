@@ -1,6 +1,7 @@
 //! Answers what agents ask back: contents, signatures, places for fetched files. A host gets only what its own tasks name.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -85,16 +86,18 @@ impl Supply {
         let failed = |action: &str, error: &std::io::Error| {
             Diagnostic::host(format!("cannot {action} `{}` on the controller: {}", dest.display(), plain(error)))
         };
-        if !self.arriving.contains_key(&(host, task)) {
-            let folder = dest.parent().unwrap_or(Path::new("."));
-            create_folder(folder).map_err(|error| failed("make the folder of", &error))?;
-            let file = NamedTempFile::new_in(folder).map_err(|error| failed("write beside", &error))?;
-            self.arriving.insert((host, task), (file, dest.to_owned()));
-        }
-        if let Some((file, _)) = self.arriving.get_mut(&(host, task)) {
-            file.write_all(bytes).map_err(|error| failed("write", &error))?;
-        }
-        if last && let Some((file, dest)) = self.arriving.remove(&(host, task)) {
+        let mut arriving = match self.arriving.entry((host, task)) {
+            Entry::Occupied(begun) => begun,
+            Entry::Vacant(new) => {
+                let folder = dest.parent().unwrap_or(Path::new("."));
+                create_folder(folder).map_err(|error| failed("make the folder of", &error))?;
+                let file = NamedTempFile::new_in(folder).map_err(|error| failed("write beside", &error))?;
+                new.insert_entry((file, dest.to_owned()))
+            }
+        };
+        arriving.get_mut().0.write_all(bytes).map_err(|error| failed("write", &error))?;
+        if last {
+            let (file, dest) = arriving.remove();
             file.persist(&dest).map_err(|error| failed("write", &error.error))?;
         }
         Ok(())

@@ -1,4 +1,5 @@
 //! Authentication: key files, the ssh-agent's keys, the usual files, a password, in that order, and what was tried.
+#![expect(clippy::disallowed_methods, reason = "keys are files of the user's")]
 
 use std::collections::HashMap;
 use std::io;

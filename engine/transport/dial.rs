@@ -1,4 +1,5 @@
 //! TCP connections: all addresses of a name, within a deadline, from a network namespace if need be.
+#![expect(clippy::disallowed_methods, reason = "network namespaces are files")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};

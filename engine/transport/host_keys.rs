@@ -1,4 +1,5 @@
 //! Host keys: reads known_hosts files as OpenSSH does, judges a host's key by them, and writes down new ones.
+#![expect(clippy::disallowed_methods, reason = "known host keys are a file")]
 
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom, Write};

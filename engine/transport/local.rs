@@ -1,4 +1,5 @@
 //! A host that is this machine: the agent as a child process, without ssh.
+#![expect(clippy::disallowed_methods, reason = "the controller's own agent is a child process")]
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
 //! Connections by the system's ssh: post-quantum key exchange, host certificates, hardware keys, Kerberos, any option.
+#![expect(clippy::disallowed_methods, reason = "the system's ssh is a program")]
 
 use std::process::Command;
 use std::time::{Duration, Instant};

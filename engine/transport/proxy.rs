@@ -2,6 +2,7 @@
 //!
 //! libssh2 needs a descriptor of its own. A nested session with a pump thread would give one, too, but costs a thread for
 //! each host and repeats the checks and logins that the system's ssh does for the hops, with the user's own settings.
+#![expect(clippy::disallowed_methods, reason = "proxies are programs")]
 
 use std::io::Read;
 use std::os::fd::OwnedFd;

@@ -1,4 +1,5 @@
 //! ssh_config: what the user has set for a host, asked of `ssh -G` where that is there, else read by ourselves.
+#![expect(clippy::disallowed_methods, reason = "the configuration of ssh is files, and may ask programs")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

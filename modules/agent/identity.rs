@@ -3,6 +3,7 @@
 //! An agent of root gives the user's numbers away and needs nothing for that. Any other agent asks `sudo -n`; where sudo wants
 //! a password and one was given, `sudo -S` with a prompt that nobody could have written, and the password is sent only after
 //! that prompt has appeared. `doas -n` works likewise without a password. `su` and a doas that asks want a terminal.
+#![expect(clippy::disallowed_methods, reason = "the agent starts itself as another user, from a file that user can reach")]
 
 mod asking;
 mod program;

@@ -14,6 +14,7 @@
 //! the loss of power. A line that a crash tore is ignored, with everything after it. The newest [`KEPT`] runs are kept.
 //!
 //! Inverses name old content by digest. Performing them needs an [`Upstream`], which [`Kept`] is: it reads `content/`.
+#![expect(clippy::disallowed_methods, reason = "the journal is files")]
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, Write};

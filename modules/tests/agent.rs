@@ -1,6 +1,11 @@
 //! The agent over pipes: the real program, a real host below a temporary folder.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test ends where anything is not as it should be")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test ends where anything is not as it should be"
+)]
 
 mod controller;
 

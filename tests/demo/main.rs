@@ -5,7 +5,6 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    clippy::exit,
     clippy::disallowed_methods,
     reason = "a runner: it starts programs and speaks to whoever started it"
 )]

@@ -1,6 +1,7 @@
 //! Tests on real hosts. Run by name, as root: `cargo test --test lab`.
 //!
 //! They boot Debian with systemd in namespaces, so they need what a lab needs; where something is missing they fail and say so.
+#![allow(clippy::disallowed_methods, reason = "tests make the files and start the programs that they need")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says why and ends")]
 
 mod agent;

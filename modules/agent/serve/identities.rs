@@ -1,4 +1,5 @@
 //! Which users' agents have worked for this one, so that an undo finds their journals.
+#![expect(clippy::disallowed_methods, reason = "the list of users is a file beside the journal")]
 
 use std::path::Path;
 

@@ -227,7 +227,7 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
         1 => Just(if crate::find("user").is_some() { ("user", json!({ "name": "app" })) } else { ("stat", json!({ "path": "/" })) }),
     ];
     prop::collection::vec((task, prop::collection::vec(0u32..6, 0..2)), 1..10).prop_map(|tasks| {
-        let waits = |number: usize, on: Vec<u32>| on.into_iter().filter(|id| (*id as usize) < number && number % 3 == 0).collect();
+        let waits = |number: usize, on: Vec<u32>| on.into_iter().filter(|id| (*id as usize) < number && number.is_multiple_of(3)).collect();
         tasks.into_iter().enumerate().map(|(number, ((module, arguments), on))| (module, arguments, waits(number, on))).collect()
     })
 }
