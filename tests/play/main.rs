@@ -1,4 +1,5 @@
 //! Whole runs: plays, batches, failures, what travels, and who is trusted with what. Hosts are folders, or sshd on loopback.
+#![allow(clippy::disallowed_methods, reason = "tests make the files and start the programs that they need")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 #[path = "../support/mod.rs"]

@@ -15,11 +15,12 @@ use crate::support::sshd::executable;
 
 /// Plays the agent when the variable is there; as a test of its own it has nothing to do.
 #[test]
+#[expect(clippy::exit, reason = "the harness must not print among frames")]
 fn liar() {
     let Ok(notes) = std::env::var("KPLAY_LIAR_NOTES") else { return };
     let marker = std::env::var("KPLAY_LIAR_MARKER").unwrap();
     let (mut input, mut output) = (std::io::stdin(), std::io::stdout());
-    write!(output, "\u{1}KPLAY:{marker}\n").unwrap();
+    writeln!(output, "\u{1}KPLAY:{marker}").unwrap();
     let mut say = |message: &ToController| {
         wire::write(&mut output, message).unwrap();
         output.flush().unwrap();
