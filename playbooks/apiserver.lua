@@ -4,6 +4,12 @@
 --   kplay playbooks/apiserver.lua -i inventory/hdss7.yaml --check --diff    says what it would do
 --   kplay playbooks/apiserver.lua -i inventory/hdss7.yaml                   does it
 --
+-- Tasks that need a running system (users, packages, services, the state check) have the tag `system`:
+--
+--   kplay playbooks/apiserver.lua -i inventory/here.yaml --skip-tags system
+--
+-- writes the rest into folders of this machine, without root.
+--
 -- It needs the groups `etcd` and `masters`; what else the inventory may say is shown by inventory/hdss7.yaml.
 
 -- Returns the address of each host of a group.
@@ -29,7 +35,6 @@ end
 play {
   name = "certificates",
   hosts = "etcd:masters",
-  become = true,
   run = function(host)
     local reached_at = addresses("masters")
     table.insert(reached_at, host.vars.vip)
@@ -50,7 +55,6 @@ play {
 play {
   name = "binaries",
   hosts = "masters",
-  become = true,
   run = function(host)
     local built = env("KPLAY_CACHE", "/var/cache/kplay") .. "/kubernetes-server-linux-amd64.tar.gz"
     host:role("kubernetes-binaries", {
@@ -90,7 +94,6 @@ end
 play {
   name = "configuration",
   hosts = "etcd:masters",
-  become = true,
   run = function(host)
     if is_in(host, "etcd") then
       etcd(host, { "configure" })
@@ -110,7 +113,6 @@ play {
   name = "etcd, one member at a time",
   hosts = "etcd",
   serial = 1,
-  become = true,
   any_error_stops = true,
   run = function(host)
     etcd(host, { "restart" })
@@ -120,7 +122,6 @@ play {
 play {
   name = "etcd",
   hosts = "etcd",
-  become = true,
   any_error_stops = true,
   run = function(host)
     etcd(host, { "start" })
@@ -132,7 +133,6 @@ play {
   name = "kube-apiserver, one master at a time",
   hosts = "masters",
   serial = 1,
-  become = true,
   any_error_stops = true,
   run = function(host)
     apiserver(host, { "serve", "check" })

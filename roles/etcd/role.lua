@@ -18,6 +18,7 @@ return {
         .. "have changed, `start` starts one that does not run. Members of a new cluster start together, those of an old one restart "
         .. "one at a time: give the steps to several plays.",
     },
+    etcd_owner = { type = "string", default = "etcd", doc = "User that it runs as; role `pki` makes it. When empty, owners are left alone." },
     conf_folder = { type = "string", default = "/etc/etcd", doc = "Folder of the configuration." },
     ssl_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the certificates." },
     data_folder = { type = "string", default = "/var/lib/etcd", doc = "Folder of the data." },
@@ -29,6 +30,7 @@ return {
     for _, step in ipairs(p.steps) do
       steps[step] = true
     end
+    local owner = p.etcd_owner ~= "" and p.etcd_owner or nil
     local config = p.conf_folder .. "/etcd.yaml"
     local watched = { config, p.ssl_folder }
     local health = {
@@ -41,20 +43,23 @@ return {
 
     if steps.configure then
       host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
-      host:file({ path = p.data_folder, state = "directory", mode = "0700", owner = "etcd", group = "etcd", parents = true })
+      host:file({ path = p.data_folder, state = "directory", mode = "0700", owner = owner, group = owner, parents = true })
       host:template({ src = "etcd.yaml.j2", dest = config, mode = "0644" })
-      host:template({ src = "etcd.service.j2", dest = "/etc/systemd/system/etcd.service", mode = "0644" })
+      host:template({ src = "etcd.service.j2", dest = "/etc/systemd/system/etcd.service", mode = "0644", parents = true })
     end
     if steps.install then
-      host:package({ name = { "etcd-server", "etcd-client" } })
+      host:package({ name = { "etcd-server", "etcd-client" } }, { tags = "system" })
     end
     if steps.restart then
-      local unit = host:systemd({ name = "etcd", restart_on = watched, timeout = p.timeout }, { name = "etcd runs with today's files" })
-      host:wait_for(health, { when = { unit } })
+      local unit = host:systemd(
+        { name = "etcd", restart_on = watched, timeout = p.timeout },
+        { name = "etcd runs with today's files", tags = "system" }
+      )
+      host:wait_for(health, { when = { unit }, tags = "system" })
     end
     if steps.start then
-      host:systemd({ name = "etcd", enabled = true, state = "started", restart_on = watched, timeout = p.timeout })
-      host:wait_for(health)
+      host:systemd({ name = "etcd", enabled = true, state = "started", restart_on = watched, timeout = p.timeout }, { tags = "system" })
+      host:wait_for(health, { tags = "system" })
     end
   end,
 }

@@ -47,7 +47,8 @@ return {
       host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
       host:file({ path = p.log_folder, state = "directory", mode = "0700", parents = true })
       host:copy({ src = "audit.yml", dest = policy, mode = "0644" })
-      host:template({ src = "kube-apiserver.service.j2", dest = "/usr/lib/systemd/system/kube-apiserver.service", mode = "0644" })
+      local unit = "/usr/lib/systemd/system/kube-apiserver.service"
+      host:template({ src = "kube-apiserver.service.j2", dest = unit, mode = "0644", parents = true })
     end
 
     if steps.serve then
@@ -58,20 +59,21 @@ return {
         state = "started",
         restart_on = { policy, p.ssl_folder },
         timeout = p.timeout,
-      })
+      }, { tags = "system" })
     end
 
     if steps.check then
       local ca, cert, key = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/client.pem", p.ssl_folder .. "/client-key.pem"
-      host:wait_for({ unit = "kube-apiserver", state = "active", timeout = p.timeout })
-      host:wait_for({ port = 6443, timeout = p.timeout })
+      host:wait_for({ unit = "kube-apiserver", state = "active", timeout = p.timeout }, { tags = "system" })
+      host:wait_for({ port = 6443, timeout = p.timeout }, { tags = "system" })
       for _, server in ipairs(p.etcd_servers) do
-        host:wait_for({ url = server .. "/health", ca = ca, cert = cert, key = key, timeout = p.timeout })
+        host:wait_for({ url = server .. "/health", ca = ca, cert = cert, key = key, timeout = p.timeout }, { tags = "system" })
       end
-      host:wait_for({ url = "https://" .. p.address .. ":6443/readyz", ca = ca, cert = cert, key = key, timeout = p.timeout })
+      local readyz = "https://" .. p.address .. ":6443/readyz"
+      host:wait_for({ url = readyz, ca = ca, cert = cert, key = key, timeout = p.timeout }, { tags = "system" })
       host:command(
         { command = { "/usr/local/bin/kubectl", "get", "ns" }, env = { KUBECONFIG = "/root/.kube/config" }, reads_only = true },
-        { name = "kubectl get ns", retries = 5, delay = 2 }
+        { name = "kubectl get ns", retries = 5, delay = 2, tags = "system" }
       )
     end
   end,

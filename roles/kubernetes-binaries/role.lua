@@ -14,10 +14,12 @@ return {
     checksum = { type = "string", default = "", doc = "What the archive must be: `sha512:…` or `sha256:…`. Not compared when empty." },
     version = { type = "string", required = true, doc = "The release, as its folder is to be called: `v1.21.1`." },
     folder = { type = "string", default = "/usr/local", doc = "Where the release's folder and the link go." },
+    master_owner = { type = "string", default = "root", doc = "Owner of what is installed. When empty, owners are left alone." },
     bin_folder = { type = "string", default = "/usr/local/bin", doc = "Folder of the search path that gets a link for each program." },
   },
 
   run = function(host, p)
+    local owner = p.master_owner ~= "" and p.master_owner or nil
     local link = p.folder .. "/kubernetes-server"
     local release = link .. "-" .. p.version
 
@@ -28,9 +30,11 @@ return {
       dest = release,
       strip = 1,
       exclude = { "kubernetes-src.tar.gz", "*.tar", "*_tag" },
-      owner = "root",
-      group = "root",
+      owner = owner,
+      group = owner,
+      parents = true,
     })
+    host:file({ path = p.bin_folder, state = "directory", parents = true })
     host:file({ path = link, state = "link", target = release })
     for _, program in ipairs(programs) do
       host:file({ path = p.bin_folder .. "/" .. program, state = "link", target = link .. "/server/bin/" .. program })

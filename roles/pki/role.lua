@@ -24,9 +24,11 @@ return {
     address = { type = "string", required = true, doc = "Address of this host." },
 
     etcd = { type = "boolean", default = false, doc = "Whether this host is a member of etcd." },
+    etcd_owner = { type = "string", default = "etcd", doc = "User that etcd runs as, made if missing. When empty, owners are left alone." },
     etcd_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the member's certificate." },
 
     apiserver = { type = "boolean", default = false, doc = "Whether this host is a master." },
+    master_owner = { type = "string", default = "root", doc = "Owner of a master's files. When empty, owners are left alone." },
     apiserver_folder = { type = "string", default = "/etc/kubernetes/server/ssl", doc = "Folder of a master's certificates." },
     apiserver_addresses = { type = "list", default = {}, doc = "Under which addresses apiservers are reached: all masters, the shared one." },
     service_cidr = { type = "string", default = "192.168.0.0/16", doc = "Addresses of services; the first is the apiserver's." },
@@ -37,6 +39,10 @@ return {
   },
 
   run = function(host, p)
+    local function owner(name)
+      return name ~= "" and name or nil
+    end
+
     -- Issues `NAME.pem` with `NAME-key.pem` in a folder.
     local function issue(folder, name, spec)
       return host:cert({
@@ -56,28 +62,34 @@ return {
         renew_before = p.renew_before,
         mode = "0644",
         key_mode = "0600",
-        owner = spec.owner or "root",
-        group = spec.owner or "root",
+        owner = spec.owner,
+        group = spec.owner,
       }, { name = "certificate " .. name })
     end
 
     local function folder_with_authority(folder, owner)
       host:file({ path = folder, state = "directory", mode = "0700", owner = owner, group = owner, parents = true })
-      host:copy({ content = authority(p.authority), dest = folder .. "/ca.pem", mode = "0644", owner = "root", group = "root" })
+      host:copy({ content = authority(p.authority), dest = folder .. "/ca.pem", mode = "0644", owner = owner, group = owner })
     end
 
     if p.etcd then
-      -- The user that Debian's package would make. It has to be there first: its files are not readable by others.
-      host:group({ name = "etcd", system = true })
-      host:user({ name = "etcd", system = true, group = "etcd", home = "/var/lib/etcd", shell = "/usr/sbin/nologin", create_home = false })
-      folder_with_authority(p.etcd_folder, "etcd")
-      issue(p.etcd_folder, "etcd", { common_name = "etcd", usages = "both", sans = { "127.0.0.1", p.address, host.name }, owner = "etcd" })
+      local user = owner(p.etcd_owner)
+      if user then
+        -- The user that Debian's package would make. It has to be there first: its files are not readable by others.
+        host:group({ name = user, system = true }, { tags = "system" })
+        host:user(
+          { name = user, system = true, group = user, home = "/var/lib/etcd", shell = "/usr/sbin/nologin", create_home = false },
+          { tags = "system" }
+        )
+      end
+      folder_with_authority(p.etcd_folder, user)
+      issue(p.etcd_folder, "etcd", { common_name = "etcd", usages = "both", sans = { "127.0.0.1", p.address, host.name }, owner = user })
     end
 
     if p.apiserver then
-      local folder = p.apiserver_folder
-      folder_with_authority(folder, "root")
-      issue(folder, "client", { common_name = "k8s-node", usages = "client" })
+      local folder, user = p.apiserver_folder, owner(p.master_owner)
+      folder_with_authority(folder, user)
+      issue(folder, "client", { common_name = "k8s-node", usages = "client", owner = user })
 
       local sans = {
         "127.0.0.1", first_address(p.service_cidr),
@@ -86,16 +98,16 @@ return {
       for _, address in ipairs(p.apiserver_addresses) do
         table.insert(sans, address)
       end
-      issue(folder, "apiserver", { common_name = "k8s-apiserver", usages = "server", sans = sans })
+      issue(folder, "apiserver", { common_name = "k8s-apiserver", usages = "server", sans = sans, owner = user })
 
       -- Tokens of service accounts are signed with a pair of their own, which all masters have to share.
       local pair = key_pair(p.authority .. "/service-accounts", "rsa:2048")
-      host:copy({ src = pair.public, dest = folder .. "/sa.pem", mode = "0644", owner = "root", group = "root" })
-      host:copy({ src = pair.private, dest = folder .. "/sa-key.pem", mode = "0600", owner = "root", group = "root" })
+      host:copy({ src = pair.public, dest = folder .. "/sa.pem", mode = "0644", owner = user, group = user })
+      host:copy({ src = pair.private, dest = folder .. "/sa-key.pem", mode = "0600", owner = user, group = user })
 
       -- The administrator: root on a master. The kubeconfig names the files, so that no key is copied into it.
-      issue(folder, "admin", { common_name = "admin", organization = "system:masters", usages = "client" })
-      host:file({ path = "/root/.kube", state = "directory", mode = "0700" })
+      issue(folder, "admin", { common_name = "admin", organization = "system:masters", usages = "client", owner = user })
+      host:file({ path = "/root/.kube", state = "directory", mode = "0700", parents = true })
       host:template({ src = "kubeconfig.j2", dest = "/root/.kube/config", mode = "0600" })
     end
   end,

@@ -7,6 +7,7 @@
 mod agent;
 mod flagship;
 mod lifecycle;
+mod rootless;
 #[path = "../support/mod.rs"]
 mod shared;
 mod support;

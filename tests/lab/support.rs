@@ -276,7 +276,7 @@ pub fn run(command: &mut Command) -> String {
 }
 
 /// Builds the agent that is sent to hosts, from the sources that are tested, once for all tests.
-fn build_agent() {
+pub fn build_agent() {
     static BUILT: Once = Once::new();
     BUILT.call_once(|| {
         let mut cargo = Command::new(env!("CARGO"));
