@@ -28,6 +28,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("apt-ftparchive", "apt-utils"),
     ("ip", "iproute2"),
     ("ssh-keygen", "openssh-client"),
+    ("sshd", "openssh-server"),
     ("go", "golang-go"),
     ("jq", "jq"),
     ("rsync", "rsync"),
@@ -141,7 +142,9 @@ fn say(text: &str) {
 
 fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    // System programs are not on everybody's path.
+    let system = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    std::env::split_paths(&path).chain(system).any(|folder| folder.join(program).is_file())
 }
 
 /// The owner of our own entry in /proc is our effective user; this runner has no dependencies, so it reads that.
