@@ -21,7 +21,7 @@ use crate::plan::{PlannedTask, TaskResult};
 /// Arguments that take results and mean the paths that these manage.
 const TAKE_PATHS: [&str; 3] = ["inputs", "reload_on", "restart_on"];
 /// Arguments that say best what a task is about, for its name.
-const TELLING: [&str; 9] = ["path", "dest", "name", "command", "argv", "key", "url", "host", "src"];
+const TELLING: [&str; 11] = ["path", "dest", "name", "command", "argv", "url", "unit", "port", "key", "host", "src"];
 /// Most preparations that are remembered for other hosts.
 const REMEMBERED: usize = 4096;
 
