@@ -71,6 +71,8 @@ pub struct Play {
     pub instead: Option<Instead>,
     /// Where events are written as JSON Lines.
     pub events: Option<PathBuf>,
+    /// What opens the keys of certificate authorities, and encrypts those of new ones.
+    pub ca_passphrase: Option<String>,
 }
 
 /// What is done with the hosts.
@@ -206,6 +208,7 @@ impl Play {
                 _ => None,
             },
             events: play.output.events.clone(),
+            ca_passphrase: environment.get("KPLAY_CA_PASSPHRASE").filter(|passphrase| !passphrase.is_empty()).cloned(),
         })
     }
 }

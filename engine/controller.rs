@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::blobs::Blobs;
 use crate::diagnostic::Diagnostic;
+use crate::report::Secrets;
 use crate::template::{Failure, Scope, Templates};
 
 /// What the controller can do for tasks beyond its own disk; behind it are `pki` and the download cache.
@@ -43,40 +44,28 @@ pub struct Local {
     services: Box<dyn Services>,
     templates: Templates,
     playbook_folder: PathBuf,
-    secrets: RefCell<Vec<String>>,
+    secrets: Secrets,
     pending: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
     announced: RefCell<BTreeSet<PathBuf>>,
 }
 
 impl Local {
-    /// Creates it for a playbook in `playbook_folder`; values in `secrets` must never be shown.
-    pub fn new(blobs: Arc<Blobs>, services: Box<dyn Services>, playbook_folder: PathBuf, secrets: Vec<String>) -> Self {
-        let local = Self {
+    /// Creates it for a playbook in `playbook_folder`; what is in `secrets`, then or later, must never be shown.
+    pub fn new(blobs: Arc<Blobs>, services: Box<dyn Services>, playbook_folder: PathBuf, secrets: Secrets) -> Self {
+        Self {
             blobs,
             services,
             templates: Templates::default(),
             playbook_folder,
-            secrets: RefCell::default(),
+            secrets,
             pending: RefCell::default(),
             announced: RefCell::default(),
-        };
-        for secret in secrets {
-            local.add_secret(&secret);
         }
-        local
     }
 
-    /// Declares a text secret. Very short ones are no secrets: masking them would mask half of every output.
+    /// Declares a text secret, from now on and for all who share the secrets of the run.
     pub fn add_secret(&self, text: &str) {
-        let mut secrets = self.secrets.borrow_mut();
-        if text.len() >= 4 && !secrets.iter().any(|secret| secret == text) {
-            secrets.push(text.to_owned());
-        }
-    }
-
-    /// Returns all texts that must not be shown.
-    pub fn secrets(&self) -> Vec<String> {
-        self.secrets.borrow().clone()
+        self.secrets.add([text]);
     }
 
     /// Keeps a new file of the controller's (a key made for hosts to share) in memory; it goes to the disk with [`Self::commit`].
@@ -301,8 +290,7 @@ impl Controller for Preparation<'_> {
     }
 
     fn is_secret(&self, text: &[u8]) -> bool {
-        let secrets = self.local.secrets.borrow();
-        secrets.iter().any(|secret| text.windows(secret.len()).any(|window| window == secret.as_bytes()))
+        self.local.secrets.are_in(text)
     }
 
     fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {

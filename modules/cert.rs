@@ -9,7 +9,9 @@
 //!
 //! The key is made on the host and never leaves it: the host sends a request that holds the public key and the proof that it
 //! has the private one; every other field of the certificate comes from this task's arguments. The authority is a folder on the
-//! controller (`ca.pem`, `ca-key.pem`) that is made on first use, or holds an authority of yours.
+//! controller (`ca.pem`, `ca-key.pem`) that is made on first use, or holds an authority of yours. With `KPLAY_CA_PASSPHRASE`
+//! in the controller's environment, the key of a new authority is encrypted with that passphrase (`ca-key.pem.age`), and one
+//! that is encrypted is opened with it.
 //!
 //! The certificate is issued again exactly when it is not what the arguments say (names are compared as sets), when it
 //! is about to expire (`renew_before`), when the authority is another one, or when it does not belong to the key. The reason

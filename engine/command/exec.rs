@@ -11,8 +11,9 @@ use super::contact;
 use crate::blobs::Blobs;
 use crate::cli;
 use crate::config::{Environment, Hosts, Mode};
-use crate::diagnostic::{Diagnostic, Place, Result};
+use crate::diagnostic::{Diagnostic, Place, Result, exit_code};
 use crate::plan::{Message, PlannedTask, Planner, Play, Step, TaskResult};
+use crate::report::Secrets;
 use crate::report::event::{Event, Level, Reporter};
 use crate::report::printer::Printer;
 use crate::schedule::{Run, Settings, Supply};
@@ -21,6 +22,8 @@ use crate::schedule::{Run, Settings, Supply};
 pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -> Result<u8> {
     let hosts = Hosts::new(&arguments.hosts, &arguments.connection, environment)?;
     let inventory = hosts.read(None)?;
+    let secrets = Secrets::default();
+    secrets.add(inventory.secrets());
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
     let chosen = inventory.select_within(&arguments.pattern, hosts.limit.as_deref())?;
     if chosen.is_empty() {
@@ -38,12 +41,13 @@ pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -
     };
     let (sessions, run) = contact::sessions(&hosts, Mode::default())?;
     let targets = contact::all_targets(&hosts, &inventory)?;
+    secrets.add(targets.iter().flat_map(|target| target.become_password.iter().chain(&target.password)));
     let settings = Settings { run, playbook: "exec".to_owned(), check: false, exit_code: false, targets };
     let supply = Supply::new(Arc::new(Blobs::default()), Arc::new(|_, _| Err(Diagnostic::host("a bare command asks for no certificate"))));
-    let mut outputs = Outputs { printer };
+    let mut outputs = Outputs { printer, secrets: secrets.clone() };
     match Run::new(&mut planner, sessions, supply, &mut outputs, settings).go() {
         Ok(end) => Ok(end.code),
-        Err(errors) => errors.into_iter().next().map_or(Ok(crate::diagnostic::exit_code::REFUSED), |error| Err(Box::new(error))),
+        Err(errors) => errors.into_iter().next().map_or(Ok(exit_code::REFUSED), |error| Err(secrets.mask_error(Box::new(error)))),
     }
 }
 
@@ -151,9 +155,16 @@ impl Planner for OneCommand {
     }
 }
 
-/// Shows what each host printed, under a line with its name.
+/// Shows what each host printed, under a line with its name, but for secrets of the inventory.
 struct Outputs {
     printer: Printer,
+    secrets: Secrets,
+}
+
+impl Outputs {
+    fn error(&self, error: &Diagnostic) {
+        self.printer.error(&self.secrets.mask_error(Box::new(error.clone())));
+    }
 }
 
 impl Reporter for Outputs {
@@ -172,13 +183,13 @@ impl Reporter for Outputs {
                         shown.push('\n');
                     }
                 }
-                self.printer.text(&shown);
+                self.printer.text(&self.secrets.mask(&shown));
                 if let Some(error) = task.error.as_ref().filter(|_| !task.output.contains_key("code")) {
-                    self.printer.error(error);
+                    self.error(error);
                 }
             }
-            Event::HostUnreachable { error, .. } | Event::HostFailed { error, .. } => self.printer.error(error),
-            Event::Message { level: Level::Warning, text, .. } => self.printer.warning(text),
+            Event::HostUnreachable { error, .. } | Event::HostFailed { error, .. } => self.error(error),
+            Event::Message { level: Level::Warning, text, .. } => self.printer.warning(&self.secrets.mask(text)),
             _ => {}
         }
     }

@@ -23,14 +23,16 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
     let inventory = play.hosts.read(Some(&play.playbook))?;
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
     let secrets = Secrets::default();
-    secrets.add(inventory.secrets());
+
+    secrets.add(&play.ca_passphrase);
 
     let blobs = Arc::new(Blobs::default());
-    let authorities = Arc::new(Authorities::new(AuthorityOptions::default()));
+    let authorities =
+        Arc::new(Authorities::new(AuthorityOptions { passphrase: play.ca_passphrase.clone(), ..AuthorityOptions::default() }));
     let dry = play.mode.check || play.instead.is_some();
     let services = Provided::new(Arc::clone(&authorities), play.hosts.state.join("downloads"), dry);
     let options = options(play, &inventory, dry)?;
-    let mut program = Program::load(&play.playbook, options, &inventory, Arc::clone(&blobs), Box::new(services))
+    let mut program = Program::load(&play.playbook, options, &inventory, Arc::clone(&blobs), Box::new(services), &secrets)
         .map_err(|error| secrets.mask_error(error))?;
     match play.instead {
         Some(Instead::SyntaxCheck) => return Ok(exit_code::DONE),
@@ -41,7 +43,6 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
 
     let (sessions, run) = contact::sessions(&play.hosts, play.mode)?;
     let targets = contact::all_targets(&play.hosts, &inventory)?;
-    secrets.add(program.secrets());
     secrets.add(targets.iter().flat_map(|target| target.become_password.iter().chain(&target.password)));
     let contents = Arc::clone(&blobs);
     let lookup: Lookup = Arc::new(move |digest| contents.text(digest, DIFF_LIMIT));

@@ -1,6 +1,7 @@
 //! What a role says of itself, without a playbook or an inventory: for its manual.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kplay_modules::api::{Digest, ModuleError};
@@ -13,6 +14,7 @@ use super::{Options, Program};
 use crate::controller::Services;
 use crate::diagnostic::{Diagnostic, Place, Result};
 use crate::inventory::{Decrypt, Inventory, Sources, Variables};
+use crate::report::Secrets;
 
 /// A role's manual.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +80,8 @@ pub fn describe_role(folder: &Path) -> Result<RoleManual> {
     let inventory = Inventory::load(&sources)?;
     let file = folder.join("role.lua");
     let options = Options { check: true, ..Options::default() };
-    let program = Program::open(&file, options, &inventory, std::sync::Arc::default(), Box::new(Nothing)).map_err(internal)?;
+    let services = Box::new(Nothing);
+    let program = Program::open(&file, options, &inventory, Arc::default(), services, &Secrets::default()).map_err(internal)?;
     let classes = program.classes()?;
     let environment: Table = classes.environment.call(folder.to_string_lossy().as_ref()).map_err(internal)?;
     let chunk = super::library::load_file(&program.lua, &program.shared, &file, environment)?;

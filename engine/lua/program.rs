@@ -21,6 +21,7 @@ use crate::controller::{Local, Services};
 use crate::diagnostic::{Diagnostic, Place, Result};
 use crate::inventory::Inventory;
 use crate::plan::{Message, PlannedTask, Planner, Play, Step, TaskResult};
+use crate::report::Secrets;
 use crate::report::event::Level;
 
 /// Instructions of Lua between two looks at the clock.
@@ -35,8 +36,16 @@ pub struct Program {
 
 impl Program {
     /// Reads a playbook and runs its file, which declares plays and touches nothing. Fails on the first mistake, with its place.
-    pub fn load(playbook: &Path, options: Options, inventory: &Inventory, blobs: Arc<Blobs>, services: Box<dyn Services>) -> Result<Self> {
-        let mut program = Self::open(playbook, options, inventory, blobs, services).map_err(internal)?;
+    /// To `secrets` are added those of the inventory, and those of roles when they are called.
+    pub fn load(
+        playbook: &Path,
+        options: Options,
+        inventory: &Inventory,
+        blobs: Arc<Blobs>,
+        services: Box<dyn Services>,
+        secrets: &Secrets,
+    ) -> Result<Self> {
+        let mut program = Self::open(playbook, options, inventory, blobs, services, secrets).map_err(internal)?;
         let folder = program.shared.playbook_folder.to_string_lossy().into_owned();
         let environment: Table = program.classes()?.environment.call(folder).map_err(internal)?;
         let chunk = super::library::load_file(&program.lua, &program.shared, playbook, environment)?;
@@ -55,11 +64,6 @@ impl Program {
         Ok(program)
     }
 
-    /// Returns all texts that must never be shown: values from encrypted files, and of secret parameters so far.
-    pub fn secrets(&self) -> Vec<String> {
-        self.shared.local.secrets()
-    }
-
     /// Makes the Lua state with its limits, and fills it.
     pub(super) fn open(
         playbook: &Path,
@@ -67,7 +71,9 @@ impl Program {
         inventory: &Inventory,
         blobs: Arc<Blobs>,
         services: Box<dyn Services>,
+        secrets: &Secrets,
     ) -> mlua::Result<Self> {
+        secrets.add(inventory.secrets());
         // The standard `pcall`, which this option leaves in place, lets a coroutine wait inside; mlua's own does not.
         let libraries = StdLib::COROUTINE | StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::UTF8 | StdLib::OS;
         let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(true))?;
@@ -76,7 +82,7 @@ impl Program {
         let options = Options { role_paths: super::role::search_paths(&playbook_folder, &options.role_paths), ..options };
         let shared = Rc::new(Shared {
             inventory: inventory.clone(),
-            local: Local::new(blobs, services, playbook_folder.clone(), inventory.secrets().to_vec()),
+            local: Local::new(blobs, services, playbook_folder.clone(), secrets.clone()),
             options,
             playbook_folder,
             sources: Sources::default(),

@@ -133,11 +133,13 @@ pub(super) fn read_authority(folder: &Path, passphrase: Option<&str>) -> Result<
 
 fn unseal(path: &Path, sealed: &[u8], passphrase: Option<&str>) -> Result<String> {
     let Some(passphrase) = passphrase else {
-        return Err(Diagnostic::user(format!("`{}` is encrypted, and no passphrase was given", path.display())));
+        return Err(Diagnostic::user(format!("`{}` is encrypted, and no passphrase was given", path.display()))
+            .hint("put the passphrase into `KPLAY_CA_PASSPHRASE`"));
     };
     let identity = age::scrypt::Identity::new(SecretString::from(passphrase.to_owned()));
-    let opened = age::decrypt(&identity, sealed)
-        .map_err(|error| Diagnostic::user(format!("cannot decrypt `{}`: {error}", path.display())).hint("check the passphrase"))?;
+    let opened = age::decrypt(&identity, sealed).map_err(|error| {
+        Diagnostic::user(format!("cannot decrypt `{}`: {error}", path.display())).hint("check the passphrase in `KPLAY_CA_PASSPHRASE`")
+    })?;
     String::from_utf8(opened).map_err(|_| Diagnostic::user(format!("`{}` does not hold a key in PEM form", path.display())))
 }
 

@@ -1,6 +1,7 @@
 //! Secret strings, and the mask that is put over them wherever something is shown or written.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use serde_json::Value;
 
@@ -11,31 +12,50 @@ use crate::diagnostic::Diagnostic;
 pub const MASK: &str = "********";
 /// Shorter strings are words like `yes` or `6443`, which would be masked everywhere.
 const SHORTEST: usize = 6;
+/// The same for contents of files, which are then kept back altogether.
+const SHORTEST_IN_CONTENT: usize = 4;
 
-/// A set of secret strings. Clones share it.
+/// A set of secret strings. Clones share it, so that what is added while hosts are at work is masked from then on.
 #[derive(Debug, Clone, Default)]
-pub struct Secrets(Arc<RwLock<Vec<String>>>);
+pub struct Secrets(Arc<RwLock<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// As they were declared.
+    texts: BTreeSet<String>,
+    /// What is masked for them, the longest first: a secret may be part of another.
+    masked: Vec<String>,
+}
 
 impl Secrets {
     /// Adds secrets, in every form that they take on the way to a screen or a file.
     pub fn add<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let before = known.masked.len();
         for secret in secrets {
             let secret = secret.as_ref().trim();
-            if secret.chars().count() >= SHORTEST {
-                known.extend(forms(secret));
+            let length = secret.chars().count();
+            if length >= SHORTEST_IN_CONTENT && !known.texts.contains(secret) {
+                known.texts.insert(secret.to_owned());
+                known.masked.extend(forms(secret).into_iter().filter(|_| length >= SHORTEST));
             }
         }
-        // The longest first: a secret may be part of another.
-        known.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        known.dedup();
+        if known.masked.len() > before {
+            known.masked.sort_unstable_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+            known.masked.dedup();
+        }
+    }
+
+    /// Returns whether the content of a file holds a secret.
+    pub fn are_in(&self, content: &[u8]) -> bool {
+        self.known().texts.iter().any(|secret| content.windows(secret.len()).any(|window| window == secret.as_bytes()))
     }
 
     /// Masks all secrets in a text.
     pub fn mask(&self, text: &str) -> String {
-        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         let mut masked = text.to_owned();
-        for secret in known.iter().filter(|secret| text.contains(secret.as_str())) {
+        for secret in known.masked.iter().filter(|secret| text.contains(secret.as_str())) {
             masked = masked.replace(secret.as_str(), MASK);
         }
         masked
@@ -53,7 +73,7 @@ impl Secrets {
 
     /// Masks all secrets in the strings of a value. Keys are kplay's own words or names, which are not secret.
     pub fn mask_value(&self, value: &mut Value) {
-        if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        if self.known().masked.is_empty() {
             return;
         }
         match value {
@@ -68,6 +88,10 @@ impl Secrets {
             }
             Value::Null | Value::Bool(_) => {}
         }
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, Known> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -117,6 +141,7 @@ mod tests {
             assert!(!secrets.mask(text).contains("word!"), "{text}");
         }
         assert_eq!(secrets.mask("tiny things stay"), "tiny things stay");
+        assert!(secrets.are_in(b"pin = tiny\n") && !secrets.are_in(b"nothing\n"));
         let mut value = serde_json::json!({ "changed": 12_345_678, "list": ["line one"] });
         secrets.mask_value(&mut value);
         assert_eq!(value, serde_json::json!({ "changed": MASK, "list": [MASK] }));

@@ -15,6 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::lua::tests::{Book, Stage};
 use crate::pki::Authorities;
 use crate::plan::{PlannedTask, TaskResult};
+use crate::report::Secrets;
 
 /// The host that the examples speak of.
 fn host() -> Fake {
@@ -140,7 +141,7 @@ fn examples_in_manuals_run_and_converge() {
             let (blobs, book, mut host) = (Arc::new(Blobs::default()), book(example), host());
             let upstream = signing(folder.path());
             let mut program = book
-                .load_with(Arc::clone(&blobs), Box::new(signing(folder.path())))
+                .load_with(Arc::clone(&blobs), Box::new(signing(folder.path())), &Secrets::default())
                 .unwrap_or_else(|error| panic!("`{}`: {}", entry.name, book.shown(&error)));
             let mut called = 0;
             let answer = |task: &PlannedTask| {

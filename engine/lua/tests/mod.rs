@@ -20,6 +20,7 @@ use crate::controller::Services;
 use crate::diagnostic::{self, Diagnostic, Result};
 use crate::inventory::{Decrypt, Inventory, Sources};
 use crate::plan::{PlannedTask, Planner, Step, TaskResult};
+use crate::report::Secrets;
 
 /// A folder with a playbook and whatever belongs to it.
 pub(crate) struct Book {
@@ -84,10 +85,10 @@ impl Book {
     }
 
     pub fn load(&self) -> Result<Program> {
-        self.load_with(Arc::default(), Box::new(NoServices))
+        self.load_with(Arc::default(), Box::new(NoServices), &Secrets::default())
     }
 
-    pub fn load_with(&self, blobs: Arc<Blobs>, services: Box<dyn Services>) -> Result<Program> {
+    pub fn load_with(&self, blobs: Arc<Blobs>, services: Box<dyn Services>, secrets: &Secrets) -> Result<Program> {
         let sources = Sources {
             inventories: std::slice::from_ref(&self.inventory),
             playbook_folder: None,
@@ -97,7 +98,7 @@ impl Book {
         };
         let inventory = Inventory::load(&sources)?;
         let playbook = self.folder.path().join("play.lua");
-        Program::load(&playbook, self.options.clone(), &inventory, blobs, services)
+        Program::load(&playbook, self.options.clone(), &inventory, blobs, services, secrets)
     }
 
     /// Goes through all plays; `answer` says how each task ends. Returns what happened, a line each.
