@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::blobs::Blobs;
 use crate::diagnostic::Diagnostic;
-use crate::report::Secrets;
+use crate::secrets::Secrets;
 use crate::template::{Failure, Scope, Templates};
 
 /// What the controller can do for tasks beyond its own disk; behind it are `pki` and the download cache.

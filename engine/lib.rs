@@ -15,6 +15,7 @@ pub mod pki;
 pub mod plan;
 pub mod report;
 pub mod schedule;
+pub mod secrets;
 pub mod services;
 pub mod template;
 pub mod transport;

@@ -13,10 +13,10 @@ use crate::cli;
 use crate::config::{Environment, Hosts, Mode};
 use crate::diagnostic::{Diagnostic, Place, Result, exit_code};
 use crate::plan::{Message, PlannedTask, Planner, Play, Step, TaskResult};
-use crate::report::Secrets;
 use crate::report::event::{Event, Level, Reporter};
 use crate::report::printer::Printer;
 use crate::schedule::{Run, Settings, Supply};
+use crate::secrets::Secrets;
 
 /// Runs the command; the exit code tells whether it succeeded everywhere.
 pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -> Result<u8> {

@@ -9,8 +9,8 @@ use crate::cli;
 use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code, nearest};
 use crate::inventory::{Group, Host, Inventory};
-use crate::report::Secrets;
 use crate::report::printer::Printer;
+use crate::secrets::Secrets;
 
 /// Prints what was asked for.
 pub fn run(arguments: &cli::Inventory, environment: &Environment, printer: Printer) -> Result<u8> {

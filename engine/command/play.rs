@@ -11,8 +11,9 @@ use crate::inventory::Inventory;
 use crate::lua::{Options, Program};
 use crate::pki::{Authorities, AuthorityOptions};
 use crate::report::printer::Printer;
-use crate::report::{Lookup, Reporters, Secrets};
+use crate::report::{Lookup, Reporters};
 use crate::schedule::{Run, Settings, Supply};
+use crate::secrets::Secrets;
 use crate::services::Provided;
 
 /// Largest content that is looked up for a diff, bytes.

@@ -12,8 +12,9 @@ use crate::config::{Environment, Hosts, Mode};
 use crate::diagnostic::{Diagnostic, Kind, Place, Result, exit_code};
 use crate::report::event::{Counts, Event, Recap, Reporter, TaskFinished};
 use crate::report::printer::Printer;
-use crate::report::{Lookup, Reporters, Secrets};
+use crate::report::{Lookup, Reporters};
 use crate::schedule::{Answer, Next, ask};
+use crate::secrets::Secrets;
 
 /// Takes a run back on all hosts of the inventory that took part in it.
 pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -> Result<u8> {

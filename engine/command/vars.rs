@@ -8,8 +8,8 @@ use crate::cli;
 use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code, nearest};
 use crate::inventory::{Host, Inventory, Variable};
-use crate::report::Secrets;
 use crate::report::printer::Printer;
+use crate::secrets::Secrets;
 
 /// Explains one variable, or lists all.
 pub fn run(arguments: &cli::Vars, environment: &Environment, printer: Printer) -> Result<u8> {

@@ -14,7 +14,7 @@ use super::{Options, Program};
 use crate::controller::Services;
 use crate::diagnostic::{Diagnostic, Place, Result};
 use crate::inventory::{Decrypt, Inventory, Sources, Variables};
-use crate::report::Secrets;
+use crate::secrets::Secrets;
 
 /// A role's manual.
 #[derive(Debug, Clone, PartialEq)]

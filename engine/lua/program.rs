@@ -21,8 +21,8 @@ use crate::controller::{Local, Services};
 use crate::diagnostic::{Diagnostic, Place, Result};
 use crate::inventory::Inventory;
 use crate::plan::{Message, PlannedTask, Planner, Play, Step, TaskResult};
-use crate::report::Secrets;
 use crate::report::event::Level;
+use crate::secrets::Secrets;
 
 /// Instructions of Lua between two looks at the clock.
 const INSTRUCTIONS: u32 = 100_000;

@@ -6,9 +6,9 @@ use serde_json::{Map, Value, json};
 
 use super::diff::{Lookup, diff};
 use super::event::{Event, Level, Reporter, TaskFinished};
-use super::secrets::Secrets;
 use super::summary::summary;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::secrets::Secrets;
 use kplay_modules::agent::wire::ChangeReport;
 
 /// Writes one line of JSON an event.

@@ -6,7 +6,6 @@ pub mod jsonl;
 mod pem;
 pub mod plain;
 pub mod printer;
-pub mod secrets;
 pub mod summary;
 pub mod terminal;
 #[cfg(test)]
@@ -19,10 +18,10 @@ use kplay_modules::api::error::plain as reason;
 
 use crate::config::Screen;
 use crate::diagnostic::{Diagnostic, Result};
+use crate::secrets::Secrets;
 use event::{Event, Reporter};
 
 pub use diff::Lookup;
-pub use secrets::Secrets;
 
 /// Passes every event on to all reports of a run.
 pub struct Reporters(Vec<Box<dyn Reporter>>);

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::event::{Event, Reporter};
-use super::secrets::Secrets;
 use super::text::Narrator;
+use crate::secrets::Secrets;
 
 /// Writes lines.
 pub struct Plain<W> {

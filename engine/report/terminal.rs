@@ -9,9 +9,9 @@ use kplay_modules::agent::wire::Status;
 
 use super::diff::printable;
 use super::event::{Event, Reporter};
-use super::secrets::Secrets;
 use super::summary::count;
 use super::text::Narrator;
+use crate::secrets::Secrets;
 
 /// Most hosts that have a row of their own; the totals speak for the others.
 const ROWS: usize = 12;

@@ -11,10 +11,10 @@ use kplay_modules::api::{Attributes, Blob, Change, Content, Digest, Entry, Entry
 use super::event::{Counts, Event, Level, Recap, Reporter, TaskFinished};
 use super::jsonl::JsonLines;
 use super::plain::Plain;
-use super::secrets::Secrets;
 use super::text::{Narrator, Style};
 use super::{Lookup, pem};
 use crate::diagnostic::{Diagnostic, Place};
+use crate::secrets::Secrets;
 
 /// A writer whose text can be looked at afterwards.
 #[derive(Clone, Default)]

@@ -7,6 +7,7 @@ mod support;
 
 mod failures;
 mod flow;
+mod secrets;
 mod travel;
 mod trust;
 

@@ -15,7 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::lua::tests::{Book, Stage};
 use crate::pki::Authorities;
 use crate::plan::{PlannedTask, TaskResult};
-use crate::report::Secrets;
+use crate::secrets::Secrets;
 
 /// The host that the examples speak of.
 fn host() -> Fake {

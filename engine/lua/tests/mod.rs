@@ -20,7 +20,7 @@ use crate::controller::Services;
 use crate::diagnostic::{self, Diagnostic, Result};
 use crate::inventory::{Decrypt, Inventory, Sources};
 use crate::plan::{PlannedTask, Planner, Step, TaskResult};
-use crate::report::Secrets;
+use crate::secrets::Secrets;
 
 /// A folder with a playbook and whatever belongs to it.
 pub(crate) struct Book {
