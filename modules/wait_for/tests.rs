@@ -11,11 +11,11 @@ use crate::api::fake::{Desk, Fake};
 
 pub(super) fn examples() -> Vec<Example> {
     vec![
-        Example::new("a path that is there", json!({ "path": "/etc", "timeout": 1 })),
+        Example::new("a path that is there", json!({ "path": "/etc" })),
         Example::new("a path that is gone", json!({ "path": "/etc/none", "state": "absent", "consecutive": 2, "interval": 0.05 })),
         Example::new("a unit", json!({ "unit": "app" })).on(Fake::new().unit("app", |unit| unit.active_state = "active".into())),
         Example::new("a closed port", json!({ "port": 1, "state": "closed" })),
-        Example::new("a port that is listened on", json!({ "port": 6443, "address": "10.4.7.21" })).on(listening()),
+        Example::new("a port that is listened on", json!({ "port": 6443, "address": "10.4.7.21", "timeout": 1 })).on(listening()),
     ]
 }
 
