@@ -4,6 +4,8 @@
 # fish: so there is no single quote, no `!` and no doubled backslash in them, and a semicolon wherever a line ends a command.
 # {MARKER}, {AGENTS} and {FOLDER} are filled in; none of them holds a character that a shell would look at.
 #
+# The probe for execution begins with the two bytes that name its shell: a busybox without /proc runs no script that does not.
+#
 # It speaks in lines that begin with byte 1, the word KPLAY and the kind of line. What a login shell, a banner or a forced
 # command prints besides is skipped over by the controller.
 
@@ -59,7 +61,7 @@ for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kp
   real "$d" || { not "cannot use $d: no folder, or a link"; continue; };
   safe "$r" || { not "cannot use $d: it, or a folder above it, belongs to or can be written by others"; continue; };
   t=$r/.new-$m;
-  { echo : > "$t"; } 2>/dev/null && chmod 700 "$t" || { not "cannot use $d: it cannot be written to"; continue; };
+  { printf "\043\041/bin/sh\n" > "$t"; } 2>/dev/null && chmod 700 "$t" || { not "cannot use $d: it cannot be written to"; continue; };
   "$t" 2>/dev/null || { rm -f "$t"; not "cannot use $d: it does not allow execution"; continue; };
   clean() { rm -f "$t"; };
   trap clean 0; trap "exit 1" 1 2 13 15;
