@@ -24,7 +24,7 @@ fn a_control_plane_is_deployed_kept_and_mended() {
     the_cluster_works(&lab);
     the_files_are_as_the_document_says(&lab);
     the_certificates_are_right(&lab);
-    no_private_key_travels(&lab);
+    each_host_has_keys_of_its_own(&lab);
 
     a_flag_changes_one_line_and_restarts_once(&lab);
     what_was_broken_is_mended_alone(&lab);
@@ -168,7 +168,7 @@ fn the_certificates_are_right(lab: &Lab) {
 }
 
 /// Keys are made where they are used; only the service accounts' pair is shared, and the authority's key is nowhere but here.
-fn no_private_key_travels(lab: &Lab) {
+fn each_host_has_keys_of_its_own(lab: &Lab) {
     let digest = |host: &str, file: &str| lab.sh(host, &format!("sha256sum < {file}")).success();
     for name in ["client", "apiserver", "admin"] {
         assert_ne!(digest(MASTERS[0], &format!("{SSL}/{name}-key.pem")), digest(MASTERS[1], &format!("{SSL}/{name}-key.pem")));
