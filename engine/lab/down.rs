@@ -15,7 +15,7 @@ pub fn down(lab: &Lab, say: Say<'_>) -> Result<bool> {
     let folder = lab.state_folder();
     let known = folder.exists() || lab.folder().exists();
     if known {
-        let _lock = lab.lock()?;
+        let lab = &lab.lock()?;
         let state = State::load(lab)?.unwrap_or_default();
         let plans: Vec<_> = state.hosts.values().cloned().collect();
         in_parallel(&plans, |plan| {
@@ -23,7 +23,7 @@ pub fn down(lab: &Lab, say: Say<'_>) -> Result<bool> {
             say(&format!("{} is down", plan.host.name));
             Ok(())
         })?;
-        network::remove(&lab.namespace())?;
+        network::remove(lab, &lab.namespace())?;
         image::remove_tree(&lab.folder())?;
         if state.made_netns_folder {
             network::remove_folder();

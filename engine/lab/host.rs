@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use kplay_modules::api::Digest;
 
-use super::layout::{Lab, namespace_path};
+use super::layout::{Lab, Locked, namespace_path};
 use super::process::{self, Process};
 use super::state::{HostState, Network};
 use super::{cgroup, image, mounts, network, program};
@@ -31,14 +31,14 @@ started=$(echo "${stat##*) }" | cut -d ' ' -f 20)
 read -r boot < /proc/sys/kernel/random/boot_id
 echo "$$ $started $boot" > "$record.part"
 mv "$record.part" "$record"
-exec setsid "$@"
+exec setsid "$@" < /dev/null
 "#;
 
 /// Makes a host and starts to boot it. Nothing of it may be there.
 ///
 /// # Errors
 /// Something of it cannot be made.
-pub fn start(lab: &Lab, net: &Network, plan: &HostState) -> Result<()> {
+pub fn start(lab: &Locked<'_>, net: &Network, plan: &HostState) -> Result<()> {
     let name = &plan.host.name;
     let on = |error: Box<Diagnostic>| error.on(name);
     let wrong = |error: std::io::Error| Diagnostic::host(format!("cannot make the host's files: {error}")).on(name);
@@ -48,7 +48,7 @@ pub fn start(lab: &Lab, net: &Network, plan: &HostState) -> Result<()> {
     mounts::overlay(&plan.base, &plan.folder).map_err(on)?;
     write_files(lab, plan).map_err(wrong)?;
     let key = plan.folder.join("root/etc/ssh/ssh_host_ed25519_key");
-    program::run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", &key.to_string_lossy()]).map_err(on)?;
+    lab.run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", name, "-f", &key.to_string_lossy()]).map_err(on)?;
     network::connect(lab, net, plan).map_err(on)?;
     boot(lab, plan).map_err(wrong)
 }
@@ -95,7 +95,7 @@ pub fn wait_until_ready(lab: &Lab, plan: &HostState) -> Result<()> {
 ///
 /// # Errors
 /// Something stays.
-pub fn stop(lab: &Lab, plan: &HostState) -> Result<()> {
+pub fn stop(lab: &Locked<'_>, plan: &HostState) -> Result<()> {
     let name = &plan.host.name;
     let record = lab.process_file(name);
     let mut container = Process::recorded(&record);
@@ -118,7 +118,7 @@ pub fn stop(lab: &Lab, plan: &HostState) -> Result<()> {
         return Err(Diagnostic::host(format!("processes of the host do not end: {}", left.join(", "))).on(name));
     }
     image::remove_tree(&plan.folder).map_err(|error| error.on(name))?;
-    network::remove(&plan.namespace).map_err(|error| error.on(name))?;
+    network::remove(lab, &plan.namespace).map_err(|error| error.on(name))?;
     cgroup::remove(&plan.cgroups);
     // nspawn leaves the folder through which it would have passed mounts on.
     let _ = std::fs::remove_dir(Path::new("/run/systemd/nspawn/propagate").join(&plan.namespace));
@@ -187,7 +187,7 @@ fn write_files(lab: &Lab, plan: &HostState) -> std::io::Result<()> {
     std::fs::set_permissions(&keys, std::fs::Permissions::from_mode(0o600))
 }
 
-fn boot(lab: &Lab, plan: &HostState) -> std::io::Result<()> {
+fn boot(lab: &Locked<'_>, plan: &HostState) -> std::io::Result<()> {
     let name = &plan.host.name;
     let record = lab.process_file(name);
     for group in &plan.cgroups {
@@ -217,8 +217,8 @@ fn boot(lab: &Lab, plan: &HostState) -> std::io::Result<()> {
     command.arg("systemd.show_status=1");
     // Parameters of the kernel outside `net.` stay read-only, as they belong to the whole machine.
     command.env("SYSTEMD_NSPAWN_API_VFS_WRITABLE", "network");
-    command.stdin(Stdio::null()).stdout(console.try_clone()?).stderr(console);
-    // Nobody waits for it: it outlives this process, in a session of its own.
+    command.stdin(lab.hold()?).stdout(console.try_clone()?).stderr(console);
+    // Nobody waits for it: it outlives this process, in a session of its own, and holds the lock until it is on record.
     command.spawn().map(|_| ())
 }
 

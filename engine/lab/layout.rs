@@ -1,12 +1,16 @@
 //! Where a lab keeps what: its name, its state folder, the folder of its hosts, the cache that all labs share.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
+use std::ops::Deref;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use kplay_modules::api::Digest;
 use rustix::fs::FlockOperation;
 
+use super::program;
 use crate::diagnostic::{Diagnostic, Result};
 
 /// Folder of all labs' states. It lies in /run, so that a state never outlives a boot of the machine where /run does not.
@@ -87,9 +91,44 @@ impl Lab {
     ///
     /// # Errors
     /// The lock cannot be made, usually for want of rights.
-    pub fn lock(&self) -> Result<Lock> {
+    pub fn lock(&self) -> Result<Locked<'_>> {
         let path = self.state_folder().join("lock");
-        lock(&path)
+        Ok(Locked { lab: self, lock: lock(&path)? })
+    }
+}
+
+/// A lab that no other kplay changes at the same time: whatever changes one takes this.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    lab: &'a Lab,
+    lock: Lock,
+}
+
+impl Deref for Locked<'_> {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        self.lab
+    }
+}
+
+impl Locked<'_> {
+    /// Runs a program that changes the lab. It holds the lock too, so that whoever comes after a killed kplay waits for
+    /// what that one had begun.
+    ///
+    /// # Errors
+    /// Those of [`program::run`].
+    pub fn run<S: AsRef<OsStr>>(&self, name: &str, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+        let held = self.hold().map_err(|error| Diagnostic::user(format!("cannot share the lab's lock: {error}")))?;
+        program::run_with_input(held, name, arguments)
+    }
+
+    /// Returns an input for a process that is to hold the lock as long as it keeps that input. Reading it gives nothing.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn hold(&self) -> std::io::Result<Stdio> {
+        self.lock.0.try_clone().map(Stdio::from)
     }
 }
 
@@ -119,7 +158,7 @@ pub fn default_cache() -> PathBuf {
 
 /// A lock that ends when this is dropped, or with the process.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held, not read")] File);
+pub struct Lock(File);
 
 /// Waits for the lock of `path`, making the file and its folder.
 pub fn lock(path: &Path) -> Result<Lock> {
@@ -160,6 +199,22 @@ mod tests {
         assert_ne!(one.host_namespace("x"), two.host_namespace("x"));
         std::fs::remove_file(folder.path().join("a/hdss7.yaml")).unwrap();
         assert_eq!(Lab::of(&folder.path().join("a/hdss7.yaml"), folder.path().to_owned()).unwrap(), one);
+    }
+
+    #[test]
+    fn what_a_killed_kplay_has_begun_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lab/lock");
+        let mut left = {
+            let held = lock(&path).unwrap();
+            std::process::Command::new("sleep").arg("1000").stdin(Stdio::from(held.0.try_clone().unwrap())).spawn().unwrap()
+        };
+        let probe = File::open(&path).unwrap();
+        let free = || rustix::fs::flock(&probe, FlockOperation::NonBlockingLockExclusive).is_ok();
+        assert!(!free());
+        left.kill().unwrap();
+        left.wait().unwrap();
+        assert!(free());
     }
 
     #[test]

@@ -3,8 +3,7 @@
 
 use std::path::Path;
 
-use super::layout::{Lab, namespace_path};
-use super::program;
+use super::layout::{Locked, namespace_path};
 use super::state::{HostState, Network};
 use crate::diagnostic::{Diagnostic, Result};
 
@@ -15,47 +14,47 @@ const BRIDGE: &str = "hosts";
 ///
 /// # Errors
 /// The kernel lacks a feature.
-pub fn make(lab: &Lab, network: &Network) -> Result<()> {
+pub fn make(lab: &Locked<'_>, network: &Network) -> Result<()> {
     let name = lab.namespace();
     let address = format!("{}/{}", network.gateway, network.prefix);
-    ip(&["netns", "add", &name])?;
-    ip(&["-n", &name, "link", "set", "lo", "up"])?;
-    ip(&["-n", &name, "link", "add", BRIDGE, "type", "bridge"])?;
-    ip(&["-n", &name, "addr", "add", &address, "dev", BRIDGE])?;
-    ip(&["-n", &name, "link", "set", BRIDGE, "up"])
+    ip(lab, &["netns", "add", &name])?;
+    ip(lab, &["-n", &name, "link", "set", "lo", "up"])?;
+    ip(lab, &["-n", &name, "link", "add", BRIDGE, "type", "bridge"])?;
+    ip(lab, &["-n", &name, "addr", "add", &address, "dev", BRIDGE])?;
+    ip(lab, &["-n", &name, "link", "set", BRIDGE, "up"])
 }
 
 /// Makes a host's namespace, and the cable from it to the bridge.
 ///
 /// # Errors
 /// The kernel lacks a feature.
-pub fn connect(lab: &Lab, network: &Network, plan: &HostState) -> Result<()> {
+pub fn connect(lab: &Locked<'_>, network: &Network, plan: &HostState) -> Result<()> {
     let (ours, theirs) = (lab.namespace(), plan.namespace.as_str());
     let port = format!("host{}", plan.number);
     let interface = plan.host.settings.interface.as_str();
     let address = format!("{}/{}", plan.host.address, network.prefix);
     // A killed run may have left its end of the cable; the other end went with the host's namespace.
-    let _ = ip(&["-n", &ours, "link", "del", &port]);
-    ip(&["netns", "add", theirs])?;
-    ip(&["-n", &ours, "link", "add", &port, "type", "veth", "peer", "name", interface, "netns", theirs])?;
-    ip(&["-n", &ours, "link", "set", &port, "master", BRIDGE, "up"])?;
-    ip(&["-n", theirs, "link", "set", "lo", "up"])?;
-    ip(&["-n", theirs, "addr", "add", &address, "dev", interface])?;
-    ip(&["-n", theirs, "link", "set", interface, "up"])?;
-    ip(&["-n", theirs, "route", "add", "default", "via", &network.gateway.to_string()])
+    let _ = ip(lab, &["-n", &ours, "link", "del", &port]);
+    ip(lab, &["netns", "add", theirs])?;
+    ip(lab, &["-n", &ours, "link", "add", &port, "type", "veth", "peer", "name", interface, "netns", theirs])?;
+    ip(lab, &["-n", &ours, "link", "set", &port, "master", BRIDGE, "up"])?;
+    ip(lab, &["-n", theirs, "link", "set", "lo", "up"])?;
+    ip(lab, &["-n", theirs, "addr", "add", &address, "dev", interface])?;
+    ip(lab, &["-n", theirs, "link", "set", interface, "up"])?;
+    ip(lab, &["-n", theirs, "route", "add", "default", "via", &network.gateway.to_string()])
 }
 
 /// Removes a namespace, if it is there.
 ///
 /// # Errors
 /// It is there and stays.
-pub fn remove(name: &str) -> Result<()> {
+pub fn remove(lab: &Locked<'_>, name: &str) -> Result<()> {
     let path = namespace_path(name);
     if !path.exists() {
         return Ok(());
     }
     // A name that a killed `ip` has left without a namespace behind it is a plain file.
-    ip(&["netns", "del", name]).or_else(|error| std::fs::remove_file(&path).map_err(|_| error))
+    ip(lab, &["netns", "del", name]).or_else(|error| std::fs::remove_file(&path).map_err(|_| error))
 }
 
 /// Removes the folder of all namespaces' names when nobody else uses it.
@@ -68,8 +67,8 @@ pub fn remove_folder() {
     }
 }
 
-fn ip(arguments: &[&str]) -> Result<()> {
-    program::run("ip", arguments).map(|_| ()).map_err(|error| {
+fn ip(lab: &Locked<'_>, arguments: &[&str]) -> Result<()> {
+    lab.run("ip", arguments).map(|_| ()).map_err(|error| {
         let seen = error.details.join(" ");
         if seen.contains("not supported") || seen.contains("Unknown device type") {
             error.hint("the kernel needs network namespaces, bridges and veth: `modprobe bridge veth`")

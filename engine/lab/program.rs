@@ -15,8 +15,16 @@ const TAIL: usize = 12;
 /// # Errors
 /// The program is missing or fails; the error shows the last lines that it wrote.
 pub fn run<S: AsRef<OsStr>>(program: &str, arguments: impl IntoIterator<Item = S>) -> Result<String> {
+    run_with_input(Stdio::null(), program, arguments)
+}
+
+/// Runs a program like [`run`], with something to read.
+///
+/// # Errors
+/// Those of [`run`].
+pub fn run_with_input<S: AsRef<OsStr>>(input: Stdio, program: &str, arguments: impl IntoIterator<Item = S>) -> Result<String> {
     let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(input);
     let output = command.output().map_err(|error| cannot_run(program, &error))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());

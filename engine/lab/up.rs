@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::layout::{Lab, namespace_path};
+use super::layout::{Lab, Locked, namespace_path};
 use super::process::Process;
 use super::settings::{LabHost, network_of};
 use super::state::{HostState, Network, State};
-use super::{Say, cgroup, host, image, network, program, requirements};
+use super::{Say, cgroup, host, image, network, requirements};
 use crate::diagnostic::{Diagnostic, Result};
 
 /// Brings `hosts` up, boots what is not running, and waits until all of them answer.
@@ -19,7 +19,7 @@ pub fn up(lab: &Lab, hosts: &[LabHost], say: Say<'_>) -> Result<()> {
     let (address, prefix, gateway) = network_of(hosts)?;
     let wanted = Network { address, prefix, gateway };
     let images = images(lab, hosts, say)?;
-    let _lock = lab.lock()?;
+    let lab = &lab.lock()?;
     let mut state = State::load(lab)?.unwrap_or_default();
     if state.hosts.is_empty() && state.network.is_none() {
         state.made_netns_folder = !Path::new("/run/netns").exists();
@@ -47,7 +47,7 @@ pub fn up(lab: &Lab, hosts: &[LabHost], say: Say<'_>) -> Result<()> {
 }
 
 /// Makes sure that one host runs.
-fn bring_up(lab: &Lab, net: &Network, plan: &HostState, say: Say<'_>) -> Result<()> {
+fn bring_up(lab: &Locked<'_>, net: &Network, plan: &HostState, say: Say<'_>) -> Result<()> {
     let name = &plan.host.name;
     let runs = Process::recorded(&lab.process_file(name)).is_some() && namespace_path(&plan.namespace).exists();
     if !runs {
@@ -80,13 +80,13 @@ fn images(lab: &Lab, hosts: &[LabHost], say: Say<'_>) -> Result<Images> {
 }
 
 /// Makes the lab's namespace anew; hosts of the old one have no cable any more, so they go first.
-fn renew_network(lab: &Lab, state: &mut State, wanted: Network) -> Result<()> {
+fn renew_network(lab: &Locked<'_>, state: &mut State, wanted: Network) -> Result<()> {
     let old: Vec<_> = state.hosts.values().cloned().collect();
     state.network = None;
     state.save(lab)?;
     in_parallel(&old, |plan| host::stop(lab, plan))?;
     state.hosts.clear();
-    network::remove(&lab.namespace())?;
+    network::remove(lab, &lab.namespace())?;
     network::make(lab, &wanted)?;
     state.network = Some(wanted);
     state.save(lab)
@@ -106,13 +106,13 @@ fn plans(lab: &Lab, state: &State, hosts: &[LabHost], images: &Images) -> BTreeM
     plans.hosts
 }
 
-fn make_key(lab: &Lab) -> Result<()> {
+fn make_key(lab: &Locked<'_>) -> Result<()> {
     let key = lab.private_key();
     if key.exists() && key.with_extension("pub").exists() {
         return Ok(());
     }
     let _ = std::fs::remove_file(&key);
-    program::run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", &lab.namespace(), "-f", &key.to_string_lossy()]).map(|_| ())
+    lab.run("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-C", &lab.namespace(), "-f", &key.to_string_lossy()]).map(|_| ())
 }
 
 fn write_known_hosts(lab: &Lab, plans: &[HostState]) -> Result<()> {
