@@ -12,97 +12,35 @@
 --
 -- It needs the groups `etcd` and `masters`; what else the inventory may say is shown by inventory/hdss7.yaml.
 
--- Returns the address of each host of a group.
-local function addresses(group)
-  local list = {}
-  for _, host in ipairs(hosts(group)) do
-    table.insert(list, host.vars.address)
-  end
-  return list
-end
-
--- Returns whether a host is in a group.
-local function is_in(host, group)
-  for _, name in ipairs(host.groups) do
-    if name == group then
-      return true
-    end
-  end
-  return false
-end
+local cluster = require "cluster"
 
 -- Step 1: certificates. (Document 001, 4.2.3)
 play {
   name = "certificates",
   hosts = "etcd:masters",
-  run = function(host)
-    local reached_at = addresses("masters")
-    table.insert(reached_at, host.vars.vip)
-    for _, address in ipairs(host.vars:get("planned_masters", {})) do
-      table.insert(reached_at, address)
-    end
-    host:role("pki", {
-      authority = host.vars.pki_folder,
-      names = host.vars:get("pki_names", {}),
-      etcd = is_in(host, "etcd"),
-      apiserver = is_in(host, "masters"),
-      apiserver_addresses = reached_at,
-    })
-  end,
+  run = cluster.pki,
 }
 
 -- Step 2: binaries. (4.2.3, second)
 play {
   name = "binaries",
   hosts = "masters",
-  run = function(host)
-    local built = env("KPLAY_CACHE", "/var/cache/kplay") .. "/kubernetes-server-linux-amd64.tar.gz"
-    host:role("kubernetes-binaries", {
-      version = host.vars.kubernetes_version,
-      archive = host.vars:get("kubernetes_archive", built),
-      checksum = host.vars:get("kubernetes_checksum", ""),
-    })
-  end,
+  run = cluster.binaries,
 }
-
--- Gives a host's etcd, which the document takes for granted, some of the role's steps.
-local function etcd(host, steps)
-  local members = {}
-  for _, member in ipairs(hosts("etcd")) do
-    table.insert(members, { name = member.name, address = member.vars.address })
-  end
-  host:role("etcd", { name = host.name, members = members, steps = steps })
-end
-
--- Gives a master some of the steps of role kube-apiserver.
-local function apiserver(host, steps)
-  local servers = {}
-  for _, address in ipairs(addresses("etcd")) do
-    table.insert(servers, "https://" .. address .. ":2379")
-  end
-  host:role("kube-apiserver", {
-    apiserver_count = #hosts("masters"),
-    etcd_servers = servers,
-    local_etcd = is_in(host, "etcd"),
-    log_level = host.vars:get("apiserver_log_level", 2),
-    target_ram_mb = host.vars:get("apiserver_target_ram_mb", 1024),
-    steps = steps,
-  })
-end
 
 -- Step 3: configuration. (4.2.4) All files come before the first package, so that a forecast can be sure of them.
 play {
   name = "configuration",
   hosts = "etcd:masters",
   run = function(host)
-    if is_in(host, "etcd") then
-      etcd(host, { "configure" })
+    if cluster.is_in(host, "etcd") then
+      cluster.etcd(host, { "configure" })
     end
-    if is_in(host, "masters") then
-      apiserver(host, { "configure" })
+    if cluster.is_in(host, "masters") then
+      cluster.apiserver(host, { "configure" })
     end
-    if is_in(host, "etcd") then
-      etcd(host, { "install" })
+    if cluster.is_in(host, "etcd") then
+      cluster.etcd(host, { "install" })
     end
   end,
 }
@@ -115,7 +53,7 @@ play {
   serial = 1,
   any_error_stops = true,
   run = function(host)
-    etcd(host, { "restart" })
+    cluster.etcd(host, { "restart" })
   end,
 }
 
@@ -124,7 +62,7 @@ play {
   hosts = "etcd",
   any_error_stops = true,
   run = function(host)
-    etcd(host, { "start" })
+    cluster.etcd(host, { "start" })
   end,
 }
 
@@ -135,6 +73,6 @@ play {
   serial = 1,
   any_error_stops = true,
   run = function(host)
-    apiserver(host, { "serve", "check" })
+    cluster.apiserver(host, { "serve", "check" })
   end,
 }

@@ -311,12 +311,15 @@ local function next(value, key)
 end
 
 -- Modules of Lua code, found beside their users; each runs once for each folder of users.
-local loaded = {}
+local loaded, loading = {}, {}
 
 local function requirer(folder, environment)
   return function(name)
     local key, chunk = rust.find_module(name, folder, environment)
-    if loaded[key] == nil then
+    if loaded[key] == loading then
+      raw_error("`require` goes round in a circle: " .. key .. " is being loaded already", 2)
+    elseif loaded[key] == nil then
+      loaded[key] = loading
       local value = chunk()
       loaded[key] = value == nil and true or value
     end

@@ -19,9 +19,9 @@ return {
         .. "one at a time: give the steps to several plays.",
     },
     etcd_owner = { type = "string", default = "etcd", doc = "User that it runs as; role `pki` makes it. When empty, owners are left alone." },
-    conf_folder = { type = "string", default = "/etc/etcd", doc = "Folder of the configuration." },
-    ssl_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the certificates." },
-    data_folder = { type = "string", default = "/var/lib/etcd", doc = "Folder of the data." },
+    etcd_conf_folder = { type = "string", default = "/etc/etcd", doc = "Folder of the configuration." },
+    etcd_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the certificates." },
+    etcd_data_folder = { type = "string", default = "/var/lib/etcd", doc = "Folder of the data." },
     timeout = { type = "integer", default = 180, doc = "Seconds within which the member has to be healthy." },
   },
 
@@ -31,19 +31,19 @@ return {
       steps[step] = true
     end
     local owner = p.etcd_owner ~= "" and p.etcd_owner or nil
-    local config = p.conf_folder .. "/etcd.yaml"
-    local watched = { config, p.ssl_folder }
+    local config = p.etcd_conf_folder .. "/etcd.yaml"
+    local watched = { config, p.etcd_folder }
     local health = {
       url = "https://" .. p.address .. ":2379/health",
-      ca = p.ssl_folder .. "/ca.pem",
-      cert = p.ssl_folder .. "/etcd.pem",
-      key = p.ssl_folder .. "/etcd-key.pem",
+      ca = p.etcd_folder .. "/ca.pem",
+      cert = p.etcd_folder .. "/etcd.pem",
+      key = p.etcd_folder .. "/etcd-key.pem",
       timeout = p.timeout,
     }
 
     if steps.configure then
-      host:file({ path = p.conf_folder, state = "directory", mode = "0755", parents = true })
-      host:file({ path = p.data_folder, state = "directory", mode = "0700", owner = owner, group = owner, parents = true })
+      host:file({ path = p.etcd_conf_folder, state = "directory", mode = "0755", parents = true })
+      host:file({ path = p.etcd_data_folder, state = "directory", mode = "0700", owner = owner, group = owner, parents = true })
       host:template({ src = "etcd.yaml.j2", dest = config, mode = "0644" })
       host:template({ src = "etcd.service.j2", dest = "/etc/systemd/system/etcd.service", mode = "0644", parents = true })
     end

@@ -15,8 +15,8 @@ return {
   summary = "certificates for etcd, kube-apiserver, its clients and its administrator",
 
   params = {
-    authority = { type = "string", required = true, doc = "Folder of the certificate authority on the controller; made on first use." },
-    names = {
+    pki_folder = { type = "string", required = true, doc = "Folder of the certificate authority on the controller; made on first use." },
+    pki_names = {
       type = "map",
       default = {},
       doc = "What certificates say of their owner: `country`, `state`, `locality`, `organization`, `unit`, all optional.",
@@ -29,7 +29,7 @@ return {
 
     apiserver = { type = "boolean", default = false, doc = "Whether this host is a master." },
     master_owner = { type = "string", default = "root", doc = "Owner of a master's files. When empty, owners are left alone." },
-    apiserver_folder = { type = "string", default = "/etc/kubernetes/server/ssl", doc = "Folder of a master's certificates." },
+    ssl_folder = { type = "string", default = "/etc/kubernetes/server/ssl", doc = "Folder of a master's certificates." },
     apiserver_addresses = { type = "list", default = {}, doc = "Under which addresses apiservers are reached: all masters, the shared one." },
     service_cidr = { type = "string", default = "192.168.0.0/16", doc = "Addresses of services; the first is the apiserver's." },
     cluster_domain = { type = "string", default = "cluster.local", doc = "Domain of services." },
@@ -46,15 +46,15 @@ return {
     -- Issues `NAME.pem` with `NAME-key.pem` in a folder.
     local function issue(folder, name, spec)
       return host:cert({
-        authority = p.authority,
+        authority = p.pki_folder,
         path = folder .. "/" .. name .. ".pem",
         key = folder .. "/" .. name .. "-key.pem",
         common_name = spec.common_name,
-        organization = spec.organization or p.names:get("organization"),
-        organizational_unit = p.names:get("unit"),
-        country = p.names:get("country"),
-        state = p.names:get("state"),
-        locality = p.names:get("locality"),
+        organization = spec.organization or p.pki_names:get("organization"),
+        organizational_unit = p.pki_names:get("unit"),
+        country = p.pki_names:get("country"),
+        state = p.pki_names:get("state"),
+        locality = p.pki_names:get("locality"),
         sans = spec.sans,
         usages = spec.usages,
         key_type = "rsa:2048",
@@ -69,7 +69,7 @@ return {
 
     local function folder_with_authority(folder, owner)
       host:file({ path = folder, state = "directory", mode = "0700", owner = owner, group = owner, parents = true })
-      host:copy({ content = authority(p.authority), dest = folder .. "/ca.pem", mode = "0644", owner = owner, group = owner })
+      host:copy({ content = authority(p.pki_folder), dest = folder .. "/ca.pem", mode = "0644", owner = owner, group = owner })
     end
 
     if p.etcd then
@@ -87,7 +87,7 @@ return {
     end
 
     if p.apiserver then
-      local folder, user = p.apiserver_folder, owner(p.master_owner)
+      local folder, user = p.ssl_folder, owner(p.master_owner)
       folder_with_authority(folder, user)
       issue(folder, "client", { common_name = "k8s-node", usages = "client", owner = user })
 
@@ -101,7 +101,7 @@ return {
       issue(folder, "apiserver", { common_name = "k8s-apiserver", usages = "server", sans = sans, owner = user })
 
       -- Tokens of service accounts are signed with a pair of their own, which all masters have to share.
-      local pair = key_pair(p.authority .. "/service-accounts", "rsa:2048")
+      local pair = key_pair(p.pki_folder .. "/service-accounts", "rsa:2048")
       host:copy({ src = pair.public, dest = folder .. "/sa.pem", mode = "0644", owner = user, group = user })
       host:copy({ src = pair.private, dest = folder .. "/sa-key.pem", mode = "0600", owner = user, group = user })
 

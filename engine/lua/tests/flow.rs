@@ -346,3 +346,17 @@ fn the_same_playbook_is_planned_the_same_way_each_time() {
     assert_eq!(first[0].name, "copy /u/al");
     assert!((0..5).all(|_| plan() == first));
 }
+
+#[test]
+fn playbooks_are_made_of_playbooks_and_share_what_they_require() {
+    let part =
+        |name: &str| format!("local shared = require(\"shared\")\nplay {{ name = \"{name}\", hosts = \"a\", run = shared.greet }}\n");
+    let book = Book::new("require(\"one\")\nrequire(\"two\")\nrequire(\"one\")\n")
+        .file("one.lua", &part("one"))
+        .file("two.lua", &part("two"))
+        .file("lib/shared.lua", "local count = 0\nreturn { greet = function(host) count = count + 1 print(count) end }\n");
+    assert_eq!(book.log(), ["say: 1", "say: 2"]);
+
+    let circle = Book::new("require(\"one\")\n").file("one.lua", "require(\"two\")\n").file("two.lua", "require(\"one\")\n");
+    assert!(circle.error().contains("`require` goes round in a circle"), "{}", circle.error());
+}
