@@ -25,6 +25,8 @@ pub struct Play {
     pub max_failures: Option<Share>,
     /// Whether the first failure ends the play for all hosts.
     pub any_error_stops: bool,
+    /// Whether what a host's part in the play has changed is taken back when that host fails.
+    pub undo_on_failure: bool,
     /// User whom tasks become when they name none.
     pub become_user: Option<String>,
     /// Tags of all its tasks.
@@ -190,6 +192,8 @@ pub trait Planner {
     fn plays(&self) -> &[Play];
     /// Returns a host's name.
     fn host_name(&self, host: usize) -> &str;
+    /// Returns the hosts of a play in the order in which they take their turns, decided when the play begins.
+    fn order(&mut self, play: usize) -> Result<Vec<usize>>;
     /// Starts a play for a host.
     fn begin(&mut self, play: usize, host: usize) -> Result<()>;
     /// Runs a host's coroutine until it waits or ends.
@@ -225,6 +229,7 @@ mod tests {
             serial: serial.to_vec(),
             max_failures: None,
             any_error_stops: false,
+            undo_on_failure: false,
             become_user: None,
             tags: Vec::new(),
             place: Place::line("p.lua", 1),

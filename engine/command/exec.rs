@@ -58,6 +58,7 @@ fn play(pattern: &str, hosts: Vec<usize>) -> Play {
         serial: Vec::new(),
         max_failures: None,
         any_error_stops: false,
+        undo_on_failure: false,
         become_user: None,
         tags: Vec::new(),
         place: Place::line("exec", 0),
@@ -114,6 +115,10 @@ impl Planner for OneCommand {
 
     fn host_name(&self, host: usize) -> &str {
         self.names.get(host).map_or("", String::as_str)
+    }
+
+    fn order(&mut self, play: usize) -> Result<Vec<usize>> {
+        Ok(self.plays.get(play).map(|play| play.hosts.clone()).unwrap_or_default())
     }
 
     fn begin(&mut self, _: usize, _: usize) -> Result<()> {

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use kplay_modules::agent::wire::{Outcome, Status, ToAgent, ToController};
+use kplay_modules::agent::wire::{Outcome, ToAgent, ToController};
 
 use super::contact;
 use crate::cli;
 use crate::config::{Environment, Hosts, Mode};
-use crate::diagnostic::{Diagnostic, Kind, Place, Result, exit_code};
-use crate::report::event::{Counts, Event, Recap, Reporter, TaskFinished};
+use crate::diagnostic::{Diagnostic, Kind, Result, exit_code};
+use crate::report::event::{Counts, Event, Recap, Reporter};
 use crate::report::printer::Printer;
 use crate::report::{Lookup, Reporters};
-use crate::schedule::{Answer, Next, ask};
+use crate::schedule::{Answer, Next, ask, undo_step};
 use crate::secrets::Secrets;
 
 /// Takes a run back on all hosts of the inventory that took part in it.
@@ -91,39 +91,8 @@ impl Undo {
     fn finished(&mut self, host: usize, outcome: Outcome) -> Event {
         let name = self.name(host);
         let counts = self.counts.entry(name.clone()).or_default();
-        let count = match outcome.status {
-            Status::Ok => &mut counts.ok,
-            Status::Changed => &mut counts.changed,
-            Status::Failed => &mut counts.failed,
-            Status::Skipped => &mut counts.skipped,
-            Status::Unknown => &mut counts.unknown,
-        };
-        *count += 1;
-        let number = counts.ok + counts.changed + counts.failed + counts.skipped + counts.unknown;
-        // The agent names the task whose changes it takes back, and why it leaves some, in one text.
-        let (task, because) = match outcome.because.as_deref().map(|text| text.split_once(": ").unwrap_or((text, ""))) {
-            Some((task, "")) => (task.to_owned(), None),
-            Some((task, why)) => (task.to_owned(), Some(why.to_owned())),
-            None => (format!("task {}", outcome.task), None),
-        };
-        Event::TaskFinished(Box::new(TaskFinished {
-            play: format!("undo {}", self.of),
-            error: outcome.failure.map(|failure| Box::<Diagnostic>::from(failure).on(&name)),
-            host: name,
-            number,
-            task,
-            module: "undo".to_owned(),
-            role: None,
-            place: Place::line("undo", 0),
-            status: outcome.status,
-            certainty: outcome.certainty,
-            because,
-            changes: outcome.changes,
-            ignored: false,
-            output: serde_json::from_str(&outcome.output).unwrap_or_default(),
-            sensitive: false,
-            micros: outcome.micros,
-        }))
+        let number = counts.ok + counts.changed + counts.failed + counts.skipped + counts.unknown + 1;
+        undo_step(format!("undo {}", self.of), name, number, counts, outcome)
     }
 
     fn code(&self, interrupted: bool, mode: Mode) -> u8 {

@@ -12,6 +12,7 @@ mod keys;
 mod library;
 mod manual;
 mod options;
+mod order;
 mod play;
 mod primitives;
 mod program;

@@ -13,7 +13,20 @@ use super::state::{Become, PlayCode, Shared};
 use crate::diagnostic::{Diagnostic, Place, Result};
 use crate::plan::{Play, Share};
 
-const FIELDS: [&str; 10] = ["name", "hosts", "serial", "max_failures", "any_error_stops", "become", "become_user", "vars", "tags", "run"];
+const FIELDS: [&str; 12] = [
+    "name",
+    "hosts",
+    "order",
+    "serial",
+    "max_failures",
+    "any_error_stops",
+    "undo_on_failure",
+    "become",
+    "become_user",
+    "vars",
+    "tags",
+    "run",
+];
 
 /// Reads the table and adds the play.
 pub(super) fn register(shared: &Shared, frames: &[Frame], value: &Lua) -> Result<()> {
@@ -54,6 +67,11 @@ fn read(shared: &Shared, frames: &[Frame], value: &Lua) -> std::result::Result<P
     let Lua::Function(run) = fields.take("run") else {
         return Err(Wrong::Field(whole("a play needs a function `run`".to_owned()).hint("add `run = function(host) … end`")));
     };
+    let order = match fields.take("order") {
+        Lua::Nil => None,
+        Lua::Function(order) => Some(order),
+        other => return wrong("order", format!("`order` must be a function that returns the hosts in order, not {}", kind(&other))),
+    };
     let pattern = match fields.strings("hosts")? {
         parts if parts.is_empty() => {
             return Err(Wrong::Field(whole("a play needs `hosts`".to_owned()).hint("add `hosts = \"all\"`, or a group")));
@@ -81,6 +99,7 @@ fn read(shared: &Shared, frames: &[Frame], value: &Lua) -> std::result::Result<P
         serial: shares(&fields.json("serial")?, "serial", true)?,
         max_failures: shares(&fields.json("max_failures")?, "max_failures", false)?.first().copied(),
         any_error_stops: fields.boolean("any_error_stops")?.unwrap_or(false),
+        undo_on_failure: fields.boolean("undo_on_failure")?.unwrap_or(false),
         become_user: match &become_user {
             Become::User(user) => Some(user.clone()),
             Become::Inherit | Become::No => None,
@@ -88,7 +107,7 @@ fn read(shared: &Shared, frames: &[Frame], value: &Lua) -> std::result::Result<P
         tags: fields.strings("tags")?,
         place: frames.first().map_or_else(|| Place::line("", 0), |frame| shared.sources.call(&frame.file, frame.line, "play")),
     };
-    Ok(PlayCode { play, run, vars: Arc::new(vars), become_user })
+    Ok(PlayCode { play, run, order, vars: Arc::new(vars), become_user })
 }
 
 /// The fields of a play, each taken once.

@@ -258,9 +258,9 @@ local function main(run, host)
   return "end", ok, err
 end
 
--- Runs a playbook's file.
-local function load_playbook(chunk)
-  return raw_xpcall(chunk, rust.explain)
+-- Runs a playbook's file, or a function of its that must not wait.
+local function load_playbook(chunk, ...)
+  return raw_xpcall(chunk, rust.explain, ...)
 end
 
 -- The library --------------------------------------------------------------------------------------------------------------

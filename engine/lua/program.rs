@@ -274,14 +274,14 @@ impl Planner for Program {
         self.shared.host_name(host)
     }
 
+    fn order(&mut self, play: usize) -> Result<Vec<usize>> {
+        super::order::decide(&self.lua, &self.shared, play)
+    }
+
     fn begin(&mut self, play: usize, host: usize) -> Result<()> {
         let thread = self.lua.create_thread(self.classes()?.main.clone()).map_err(internal)?;
         let mut run = self.shared.run.borrow_mut();
-        if run.play != play {
-            run.play = play;
-            run.onces.clear();
-            run.vars_objects.clear();
-        }
+        run.enter_play(play);
         let coroutine = Coroutine { thread, waiting: Waiting::Start, roles: Vec::new(), open: Vec::new(), failure: None, marked: None };
         run.coroutines.insert(host, coroutine);
         Ok(())

@@ -64,10 +64,23 @@ pub(super) struct Running {
     pub started: HashSet<usize>,
 }
 
+impl Running {
+    /// Turns to a play: what was true of the one before it alone is forgotten.
+    pub fn enter_play(&mut self, play: usize) {
+        if self.play != play {
+            self.play = play;
+            self.onces.clear();
+            self.vars_objects.clear();
+        }
+    }
+}
+
 /// The part of a play that is code.
 pub(super) struct PlayCode {
     pub play: Play,
     pub run: Function,
+    /// Puts the play's hosts in order when it begins.
+    pub order: Option<Function>,
     pub vars: Arc<Map<String, Value>>,
     pub become_user: Become,
 }

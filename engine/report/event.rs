@@ -75,6 +75,22 @@ pub enum Event {
         /// Why.
         error: Box<Diagnostic>,
     },
+    /// A host begins to take back what a failed host's part in the play has changed on it; tasks of module `undo` follow.
+    UndoStarted {
+        /// Where it is taken back.
+        host: String,
+        /// Whose part failed.
+        failed: String,
+    },
+    /// That is over.
+    UndoEnded {
+        /// Where it was taken back.
+        host: String,
+        /// Whose part failed.
+        failed: String,
+        /// Whether everything that can be undone was.
+        complete: bool,
+    },
     /// A host's forecast ended, since the playbook reads what cannot be known.
     ForecastEnded {
         /// The host.

@@ -92,6 +92,10 @@ impl<W: Write + Send> Reporter for JsonLines<W> {
             Event::TaskStarted { host, task } => json!({ "event": "started", "host": host, "task": task }),
             Event::TaskFinished(task) => self.task(task),
             Event::HostFailed { host, error: why } => json!({ "event": "failed", "host": host, "error": error(why) }),
+            Event::UndoStarted { host, failed } => json!({ "event": "undo", "host": host, "failed": failed }),
+            Event::UndoEnded { host, failed, complete } => {
+                json!({ "event": "undone", "host": host, "failed": failed, "complete": complete })
+            }
             Event::ForecastEnded { host, error: why } => json!({ "event": "forecast_ended", "host": host, "error": error(why) }),
             Event::Message { host, level, text } => {
                 let level = match level {

@@ -105,7 +105,11 @@ impl Terminal {
                 let _ = self.progress.clear();
                 return;
             }
-            Event::BatchStarted { .. } | Event::Message { .. } | Event::PlayAborted { .. } => {}
+            Event::UndoStarted { .. }
+            | Event::UndoEnded { .. }
+            | Event::BatchStarted { .. }
+            | Event::Message { .. }
+            | Event::PlayAborted { .. } => {}
         }
         let Totals { hosts, ok, changed, failed } = &self.counts;
         self.totals.set_message(format!("{}  ok={ok} changed={changed} failed={failed}", count(*hosts, "host", "hosts")));

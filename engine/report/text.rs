@@ -107,6 +107,12 @@ impl Narrator {
             Event::HostUnreachable { host, error } => self.line('!', Paint::Bad, host, "unreachable") + &self.error(error),
             Event::HostFailed { host, error } => self.line('!', Paint::Bad, host, "failed") + &self.error(error),
             Event::ForecastEnded { host, error } => self.line('?', Paint::Doubt, host, "the forecast ends here") + &self.error(error),
+            Event::UndoStarted { host, failed } => {
+                let whose = if host == failed { "it".to_owned() } else { printable(failed) };
+                self.line('<', Paint::Change, host, &format!("takes back what this play did, since {whose} failed"))
+            }
+            Event::UndoEnded { host, complete: true, .. } => self.line('<', Paint::Good, host, "is as it was before this play"),
+            Event::UndoEnded { host, .. } => self.line('!', Paint::Bad, host, "could not take everything back: see above what is left"),
             Event::Message { host, level, text } => self.message(host.as_deref(), *level, text),
             Event::PlayAborted { play, reason } => {
                 format!("{}\n", self.style.paint(Paint::Bad, &format!("the play {} ends: {reason}", printable(play))))

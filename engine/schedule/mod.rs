@@ -8,8 +8,10 @@ mod policy;
 mod run;
 mod session;
 mod supply;
+mod undo;
 
 pub use ask::{Answer, Next, ask};
 pub use run::{End, Run, Settings};
 pub use session::{Greeting, Happening, HostId, Sessions};
 pub use supply::{Signer, Supply};
+pub use undo::step as undo_step;

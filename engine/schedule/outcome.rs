@@ -22,8 +22,10 @@ impl Run<'_> {
                     self.reporter.report(&Event::TaskStarted { host, task });
                 }
             }
+            ToController::Outcome(outcome) if self.undoing.is_at(id) => self.undone(id, outcome),
             ToController::Outcome(outcome) => self.outcome(id, outcome),
             ToController::Done { .. } => {
+                self.undo_ended(id, false);
                 let host = self.host(id);
                 host.busy = false;
                 // The agent stops at a failure: what it did not come to goes out again, if those who asked for it live on.

@@ -28,6 +28,7 @@ mod tests {
             serial: Vec::new(),
             max_failures,
             any_error_stops,
+            undo_on_failure: false,
             become_user: None,
             tags: Vec::new(),
             place: Place::line("p.lua", 1),

@@ -10,6 +10,7 @@ use super::host::Host;
 use super::policy;
 use super::session::{Happening, HostId, Sessions};
 use super::supply::Supply;
+use super::undo::Undoing;
 use crate::diagnostic::{Diagnostic, Kind, exit_code};
 use crate::plan::{Planner, Play, TaskResult};
 use crate::report::event::{Event, Level, Recap, Reporter};
@@ -60,6 +61,7 @@ pub struct Run<'a> {
     /// Whether a play is being planned: errors are gathered then, so that they can refuse the run.
     pub(super) planning: bool,
     stopping: Option<String>,
+    pub(super) undoing: Undoing,
     started: Instant,
 }
 
@@ -87,6 +89,7 @@ impl<'a> Run<'a> {
             forecast_ended: false,
             planning: false,
             stopping: None,
+            undoing: Undoing::default(),
             started: Instant::now(),
         }
     }
@@ -104,7 +107,7 @@ impl<'a> Run<'a> {
             hosts: self.hosts.len(),
         };
         self.reporter.report(&event);
-        for (index, play) in plays.iter().enumerate() {
+        for (index, play) in plays.into_iter().enumerate() {
             self.play(index, play)?;
             if self.interrupted || self.stopping.is_some() {
                 break;
@@ -113,13 +116,19 @@ impl<'a> Run<'a> {
         Ok(self.finish())
     }
 
-    fn play(&mut self, index: usize, play: &Play) -> std::result::Result<(), Vec<Diagnostic>> {
+    fn play(&mut self, index: usize, mut play: Play) -> std::result::Result<(), Vec<Diagnostic>> {
+        let ordered = self.planner.order(index).map(|hosts| play.hosts = hosts);
         let living: Vec<HostId> = play.hosts.iter().copied().filter(|host| !self.host(*host).out).collect();
         self.play = Some(play.clone());
         let names = living.iter().map(|host| self.planner.host_name(*host).to_owned()).collect();
         self.reporter.report(&Event::PlayStarted { play: play.name.clone(), hosts: names });
         self.released.clear();
-        self.plan(index, &living)?;
+        self.undoing = Undoing::default();
+        match ordered {
+            Ok(()) => self.plan(index, &living)?,
+            Err(error) if !self.touched => return Err(vec![*error]),
+            Err(error) => living.iter().for_each(|host| self.fail(*host, error.clone())),
+        }
         let batches = play.batches();
         for (number, batch) in batches.iter().enumerate() {
             let batch: Vec<HostId> = batch.iter().copied().filter(|host| !self.host(*host).out).collect();
@@ -127,7 +136,7 @@ impl<'a> Run<'a> {
                 let hosts = batch.iter().map(|host| self.planner.host_name(*host).to_owned()).collect();
                 self.reporter.report(&Event::BatchStarted { batch: number + 1, of: batches.len(), hosts });
             }
-            self.batch(play, &batch);
+            self.batch(&play, &batch);
             if self.interrupted || self.stopping.is_some() {
                 break;
             }
@@ -159,14 +168,14 @@ impl<'a> Run<'a> {
         self.released.extend(batch);
         loop {
             self.open_barrier(batch);
-            if self.dispatch() {
+            if self.dispatch_undo() || self.dispatch() {
                 continue;
             }
             self.say_messages();
             if self.stopping.is_none() {
                 self.stopping = policy::verdict(play, play.hosts.iter().filter(|host| self.host(**host).failed).count());
             }
-            let working = self.hosts.values().any(|host| host.busy);
+            let working = !self.undoing.is_over() || self.hosts.values().any(|host| host.busy);
             let over = batch.iter().all(|host| self.host(*host).is_over());
             if !working && (over || self.stopping.is_some() || self.interrupted) {
                 return;
@@ -234,6 +243,7 @@ impl<'a> Run<'a> {
                     let host = self.planner.host_name(id).to_owned();
                     self.reporter.report(&Event::RequestSent { host, tasks: sent.len() });
                 }
+                sent.iter().for_each(|task| self.undoing.sent(task.requested_by, id, task.wire.id));
                 let host = self.host(id);
                 host.busy = true;
                 host.contents.extend(sent.iter().flat_map(|task| task.blobs.iter().copied()));
@@ -276,6 +286,7 @@ impl<'a> Run<'a> {
             let host = self.planner.host_name(id).to_owned();
             self.reporter.report(&Event::HostFailed { host, error });
         }
+        self.undo_part_of(id);
     }
 
     pub(super) fn end_forecast(&mut self, id: HostId, error: Box<Diagnostic>) {
@@ -316,7 +327,9 @@ impl<'a> Run<'a> {
             self.planner.finish_task(task.wire.id, TaskResult::Failed { error, ignored: false, output: serde_json::Map::new() });
             self.advance(task.requested_by);
         }
+        self.undo_ended(id, true);
         self.leave(id, error);
+        self.undo_part_of(id);
     }
 
     /// The first Ctrl-C: every host finishes the change it is at.
@@ -369,6 +382,14 @@ impl<'a> Run<'a> {
         } else {
             exit_code::DONE
         }
+    }
+
+    pub(super) fn is_check(&self) -> bool {
+        self.settings.check
+    }
+
+    pub(super) fn run_name(&self) -> &str {
+        &self.settings.run
     }
 
     pub(super) fn host(&mut self, id: HostId) -> &mut Host {

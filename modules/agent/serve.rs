@@ -1,7 +1,7 @@
 //! The serving loop: frames in, frames out, one session.
 //!
 //! ```text
-//! Hello -> Ready; Request -> Started*, Outcome*, Done; Undo -> Outcome*, Done; ListRuns -> Runs; Gather -> Facts
+//! Hello -> Ready; Request -> Started*, Outcome*, Done; Undo, UndoTasks -> Outcome*, Done; ListRuns -> Runs; Gather -> Facts
 //! ```
 //!
 //! A thread only reads (`serve/link.rs`), so that a stop is seen while work goes on; everything else happens on the caller's

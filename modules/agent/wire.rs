@@ -73,6 +73,11 @@ pub enum ToAgent {
     Fold(Vec<Foreseen>),
     /// 10: end of the session.
     Bye,
+    /// 11: take back what these tasks of this run have changed; answered like `Undo`.
+    UndoTasks {
+        /// Their numbers.
+        tasks: Vec<u32>,
+    },
 }
 
 /// See [`ToAgent::Hello`].

@@ -6,7 +6,7 @@
 //!   records/…           what the agent recorded for later checks (`machine/records.rs`)
 //!   runs/RUN/
 //!     meta.json         who, when, finished, undone
-//!     journal           one JSON line an event: a change intended with its inverse, a change done
+//!     journal           one JSON line an event: a change intended with its inverse, done, failed, taken back
 //!     content/DIGEST    what was replaced, by SHA-256
 //! ```
 //!
@@ -16,6 +16,7 @@
 //! Inverses name old content by digest. Performing them needs an [`Upstream`], which [`Kept`] is: it reads `content/`.
 #![expect(clippy::disallowed_methods, reason = "the journal is files")]
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -64,6 +65,8 @@ pub struct Step {
     pub change: Change,
     /// What brings back the state before, in this order, or why that cannot be.
     pub inverse: Result<Vec<Change>, Irreversible>,
+    /// The changes of the journal that it takes back.
+    entries: Vec<u32>,
 }
 
 /// `meta.json`
@@ -85,6 +88,7 @@ enum Line {
     Intended { entry: u32, task: u32, name: String, change: Box<Change>, inverse: Result<Vec<Change>, String> },
     Done(u32),
     Failed(u32),
+    Undone(u32),
 }
 
 /// What `lock` says of its holder.
@@ -144,6 +148,23 @@ impl Journal {
         self.append(&Line::Failed(intended.0))
     }
 
+    /// Writes down that a change has been taken back: nothing of it is left for an undo.
+    pub fn taken_back(&mut self, intended: Intended) -> Result<(), ModuleError> {
+        self.append(&Line::Undone(intended.0))
+    }
+
+    /// Writes down that what a step undoes has been taken back.
+    pub fn step_taken_back(&mut self, step: &Step) -> Result<(), ModuleError> {
+        step.entries.iter().try_for_each(|entry| self.append(&Line::Undone(*entry)))
+    }
+
+    /// Returns what undoing some tasks of this very run means, newest change first.
+    pub fn plan_of(&self, tasks: &[u32]) -> Vec<Step> {
+        let mut lines = read_lines(&self.folder.join("journal"));
+        lines.retain(|line| !matches!(line, Line::Intended { task, .. } if !tasks.contains(task)));
+        plan(lines)
+    }
+
     /// Makes what was written survive a loss of power. Costs some milliseconds: once a group of changes is enough.
     pub fn flush(&mut self) -> Result<(), ModuleError> {
         for path in std::mem::take(&mut self.unsynced) {
@@ -169,7 +190,9 @@ impl Journal {
             .filter_map(|folder| {
                 let meta = read_meta(&folder)?;
                 let lines = read_lines(&folder.join("journal"));
-                let changes = lines.iter().filter(|line| matches!(line, Line::Done(_))).count() as u32;
+                let undone: HashSet<_> =
+                    lines.iter().filter_map(|line| if let Line::Undone(entry) = line { Some(entry) } else { None }).collect();
+                let changes = lines.iter().filter(|line| matches!(line, Line::Done(entry) if !undone.contains(entry))).count() as u32;
                 Some(RunEntry { run: meta.run, by: meta.by, started: meta.started, changes, finished: meta.finished, undone: meta.undone })
             })
             .filter(|run| run.changes > 0 || !run.finished)
@@ -317,10 +340,20 @@ fn read_lines(path: &Path) -> Vec<Line> {
 }
 
 fn plan(lines: Vec<Line>) -> Vec<Step> {
-    let failed: Vec<u32> = lines.iter().filter_map(|line| if let Line::Failed(entry) = line { Some(*entry) } else { None }).collect();
+    let (mut failed, mut undone) = (HashSet::new(), HashSet::new());
+    for line in &lines {
+        match line {
+            Line::Failed(entry) => failed.insert(*entry),
+            Line::Undone(entry) => undone.insert(*entry),
+            Line::Intended { .. } | Line::Done(_) => false,
+        };
+    }
     let steps = lines.into_iter().rev().filter_map(|line| match line {
-        Line::Intended { entry, task, name, change, inverse } if !failed.contains(&entry) => {
-            Some(Step { task, name, change: *change, inverse: inverse.map_err(Irreversible) })
+        Line::Intended { entry, task, name, change, inverse } => {
+            // A unit that did not come up is not as it was before: it may be dead, or try again and again.
+            let left = !failed.contains(&entry) || matches!(*change, Change::Unit { .. });
+            let step = || Step { task, name, change: *change, inverse: inverse.map_err(Irreversible), entries: vec![entry] };
+            (left && !undone.contains(&entry)).then(step)
         }
         _ => None,
     });
@@ -337,8 +370,9 @@ fn plan(lines: Vec<Line>) -> Vec<Step> {
             }
         };
         // Once is enough, however often the run did it.
-        if !list.iter().any(|other: &Step| same_action(other, &step)) {
-            list.push(step);
+        match list.iter_mut().find(|other: &&mut Step| same_action(other, &step)) {
+            Some(other) => other.entries.extend(step.entries),
+            None => list.push(step),
         }
     }
     at_once.extend(reloads);

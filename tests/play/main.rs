@@ -10,6 +10,7 @@ mod flow;
 mod secrets;
 mod travel;
 mod trust;
+mod undo_on_failure;
 
 use support::agents::real_agent_folder;
 use support::kplay::Kplay;

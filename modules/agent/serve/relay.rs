@@ -207,17 +207,28 @@ impl<H: Perform> Session<'_, H> {
                 }
                 Some(_) => elsewhere = Elsewhere::Undone,
             }
-            self.pass(&user, &ToAgent::Undo { run: run.to_owned() });
-            while let Some(agent) = self.relays.agents.get_mut(&user) {
-                match agent.next(self.link.stop()) {
-                    Ok(ToController::Outcome(outcome)) => self.tell(outcome),
-                    Ok(ToController::Fatal(error)) | Err(Lost(error)) => return Err(Fatal(error)),
-                    Ok(ToController::Done { .. }) => break,
-                    Ok(_) => {}
-                }
-            }
+            self.undo_as(&user, &ToAgent::Undo { run: run.to_owned() })?;
         }
         Ok(elsewhere)
+    }
+
+    /// Undoes tasks of this run as all other users who have worked in it.
+    pub(super) fn undo_tasks_elsewhere(&mut self, tasks: &[u32]) -> Result<(), Fatal> {
+        let users: Vec<String> = self.relays.agents.keys().cloned().collect();
+        users.iter().try_for_each(|user| self.undo_as(user, &ToAgent::UndoTasks { tasks: tasks.to_vec() }))
+    }
+
+    fn undo_as(&mut self, user: &str, question: &ToAgent) -> Result<(), Fatal> {
+        self.pass(user, question);
+        while let Some(agent) = self.relays.agents.get_mut(user) {
+            match agent.next(self.link.stop()) {
+                Ok(ToController::Outcome(outcome)) => self.tell(outcome),
+                Ok(ToController::Fatal(error)) | Err(Lost(error)) => return Err(Fatal(error)),
+                Ok(ToController::Done { .. }) => break,
+                Ok(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Answers which runs this host remembers, of all identities.

@@ -86,6 +86,7 @@ impl<'a, H: Perform> Session<'a, H> {
             match message {
                 ToAgent::Request(request) => self.request(&request)?,
                 ToAgent::Undo { run } => self.undo(&run)?,
+                ToAgent::UndoTasks { tasks } => self.undo_tasks(&tasks)?,
                 ToAgent::ListRuns => self.list_runs(),
                 ToAgent::Gather => self.link.send(&ToController::Facts(gather())),
                 ToAgent::Fold(foreseen) => self.fold(&foreseen),

@@ -1,4 +1,4 @@
-//! Undo: a run's changes taken back, newest first, from the journal that it left on this host.
+//! Undo: changes of a run taken back, newest first, from the journal that it left, or is writing, on this host.
 
 use std::io::Read as _;
 use std::time::{Duration, Instant};
@@ -24,6 +24,26 @@ impl<H: Perform> Session<'_, H> {
                 self.tell(Progress::default().end(&Task::default(), Duration::ZERO, Status::Failed, Some(error)));
             }
             Err(error) => self.tell(Progress::default().end(&Task::default(), Duration::ZERO, Status::Failed, Some(error))),
+        }
+        self.flush()?;
+        self.link.send(&ToController::Done { id: 0 });
+        Ok(())
+    }
+
+    /// Takes back what some tasks of this very run have changed. What has been taken back leaves the run's journal; it is no
+    /// change of its own, which a later undo of the run would only bring back.
+    pub(super) fn undo_tasks(&mut self, tasks: &[u32]) -> Result<(), Fatal> {
+        self.undo_tasks_elsewhere(tasks)?;
+        let run = self.hello.run.clone();
+        for step in self.journal.as_ref().map(|journal| journal.plan_of(tasks)).unwrap_or_default() {
+            if self.link.is_stopped() {
+                break;
+            }
+            let outcome = self.undo_step(&run, &step)?;
+            if let (Status::Ok | Status::Changed, Some(journal)) = (outcome.status, &mut self.journal) {
+                journal.step_taken_back(&step).map_err(Fatal)?;
+            }
+            self.tell(outcome);
         }
         self.flush()?;
         self.link.send(&ToController::Done { id: 0 });
@@ -91,6 +111,10 @@ impl<H: Perform> Session<'_, H> {
         }
         self.journal()?;
         let (Host::Apply(host), Some(journal)) = (&mut self.host, &mut self.journal) else { return Ok(Ok(Undone::Made(report))) };
+        if run == self.hello.run {
+            let performed = Kept::of(&self.state, run).and_then(|mut kept| host.perform(change, &mut kept));
+            return Ok(performed.map(|_| Undone::Made(report)));
+        }
         let inverse = host.invert(change);
         let done = journal.intend(task.id, &task.name, change, inverse).and_then(|intended| {
             let performed = Kept::of(&self.state, run).and_then(|mut kept| host.perform(change, &mut kept));

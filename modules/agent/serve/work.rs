@@ -327,7 +327,7 @@ impl<H: Perform> Session<'_, H> {
             }
             if result.is_ok() && !inverse.is_empty() {
                 // Nothing is left of it for an undo.
-                let _ = journal.failed(intended);
+                let _ = journal.taken_back(intended);
             }
         }
         error

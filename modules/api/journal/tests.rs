@@ -167,3 +167,30 @@ fn the_name_of_a_run_leads_nowhere_else() {
         assert!(Journal::undo_plan(state.path(), run).is_err(), "{run}");
     }
 }
+
+#[test]
+fn what_was_taken_back_is_not_undone_again_and_a_unit_that_did_not_come_up_is() {
+    let state = tempfile::tempdir().unwrap();
+    let mut journal = Journal::begin(state.path(), "run-1", "root@admin").unwrap();
+    let mut entries = Vec::new();
+    for (task, name) in [(1, "first"), (2, "second"), (3, "third")] {
+        let entry = journal.intend(task, name, &write("/a"), Ok(removal("/a"))).unwrap();
+        journal.done(entry).unwrap();
+        entries.push(entry);
+    }
+    let restart = unit(UnitAction::Restart);
+    for task in [4, 5] {
+        let entry = journal.intend(task, "restart", &restart, Ok(vec![restart.clone()])).unwrap();
+        journal.failed(entry).unwrap();
+    }
+    journal.taken_back(entries[0]).unwrap();
+    assert_eq!(names(state.path(), "run-1"), ["third", "second", "restart"]);
+
+    let plan = journal.plan_of(&[2, 4, 5]);
+    assert_eq!(plan.iter().map(|step| step.name.as_str()).collect::<Vec<_>>(), ["second", "restart"]);
+    plan.iter().for_each(|step| journal.step_taken_back(step).unwrap());
+    assert!(journal.plan_of(&[1, 2, 4, 5]).is_empty(), "both restarts were one step");
+    assert_eq!(names(state.path(), "run-1"), ["third"]);
+    journal.finish().unwrap();
+    assert_eq!(Journal::list(state.path())[0].changes, 1);
+}
