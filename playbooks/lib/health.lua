@@ -1,0 +1,64 @@
+-- Questions about the health of a cluster, asked from a host of it. None changes anything.
+
+local cluster = require "cluster"
+
+local health = {}
+
+-- Returns the files by which a master shows who it is: authority, certificate, key.
+function health.credentials(master)
+  local folder = master.vars:get("ssl_folder", "/etc/kubernetes/server/ssl")
+  local name = master.vars:get("client_cert", "client")
+  return { ca = folder .. "/ca.pem", cert = folder .. "/" .. name .. ".pem", key = folder .. "/" .. name .. "-key.pem" }
+end
+
+-- Returns where a master serves: `https://10.4.7.21:6443`.
+function health.serves_at(master)
+  return "https://" .. cluster.reached_as(master) .. ":" .. string.format("%d", master.vars:get("secure_port", 6443))
+end
+
+-- Returns where clients reach whichever master serves, or nil where nothing stands in front of them.
+function health.shared_endpoint(host)
+  local vip = host.vars:get("vip")
+  return vip and "https://" .. vip .. ":" .. string.format("%d", host.vars:get("proxy_port", 7443))
+end
+
+-- Waits on a master until an address answers `/readyz`, some times in a row. Returns the result.
+function health.ready(master, address, how, options)
+  how = how or {}
+  local seen_with = health.credentials(master)
+  return master:wait_for({
+    url = address .. "/readyz",
+    ca = seen_with.ca,
+    cert = seen_with.cert,
+    key = seen_with.key,
+    timeout = how.timeout or 60,
+    consecutive = how.consecutive or 1,
+    interval = how.interval or 1,
+  }, options)
+end
+
+-- Waits on a master until every member of etcd is healthy, which says that the cluster can lose one.
+function health.etcd(master, how, options)
+  how = how or {}
+  local seen_with = health.credentials(master)
+  local results = {}
+  for _, endpoint in ipairs(cluster.etcd_endpoints()) do
+    table.insert(results, master:wait_for({
+      url = endpoint .. "/health",
+      body = '"health": *"true"',
+      ca = seen_with.ca,
+      cert = seen_with.cert,
+      key = seen_with.key,
+      timeout = how.timeout or 60,
+    }, options))
+  end
+  return results
+end
+
+-- Returns the hosts of a group that an inventory need not have.
+function health.hosts_of(group)
+  local known, list = pcall(hosts, group)
+  return known and list or {}
+end
+
+return health
