@@ -14,6 +14,7 @@ pub mod file;
 pub mod file_diff;
 pub mod group;
 pub mod hosts_file;
+pub mod keepalived;
 pub mod line;
 pub mod package;
 pub mod shell;
@@ -51,6 +52,7 @@ registry! {
     file_diff::FileDiff,
     group::Group,
     hosts_file::HostsFile,
+    keepalived::Keepalived,
     line::Line,
     package::Package,
     shell::Shell,

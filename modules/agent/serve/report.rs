@@ -54,8 +54,30 @@ fn now(host: &dyn Inspect, path: &Path) -> Option<Vec<u8>> {
 fn showable(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = bytes.len() as u64 <= SHOWN && !bytes.contains(&0) && std::str::from_utf8(bytes).is_ok();
     let key = bytes.windows(KEY.len()).any(|window| window == KEY);
-    (text && !key).then(|| bytes.to_vec())
+    (text && !key).then(|| without_passwords(bytes))
 }
+
+/// Replaces what follows the words that only ever stand before a password, in whatever file.
+fn without_passwords(text: &[u8]) -> Vec<u8> {
+    let mut shown = Vec::with_capacity(text.len());
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let word = line.trim_ascii_start();
+        let hidden =
+            PASSWORDS.iter().find(|known| word.strip_prefix(**known).is_some_and(|rest| rest.first().is_some_and(u8::is_ascii_whitespace)));
+        match hidden {
+            Some(known) => {
+                shown.extend_from_slice(&line[..line.len() - word.len() + known.len()]);
+                shown.extend_from_slice(b" ********");
+                shown.extend_from_slice(&line[line.trim_ascii_end().len()..]);
+            }
+            None => shown.extend_from_slice(line),
+        }
+    }
+    shown
+}
+
+/// Words of configurations before passwords: keepalived's.
+const PASSWORDS: [&[u8]; 1] = [b"auth_pass"];
 
 /// What every private key in PEM form contains.
 const KEY: &[u8] = b"PRIVATE KEY-----";

@@ -1,0 +1,91 @@
+-- An address that moves between proxies: keepalived with a check of the proxy's port, as document 001 sets it up in 4.3.
+
+return {
+  summary = "keepalived: one address that the proxies hold in turn",
+
+  params = {
+    vip = { type = "string", required = true, doc = "The address that one of the proxies holds." },
+    interface = { type = "string", required = true, doc = "Network interface of the proxies." },
+    virtual_router_id = { type = "integer", required = true, doc = "Number of the virtual router, 1 to 255, used by nobody else on the link." },
+    address = { type = "string", required = true, doc = "Address of this proxy." },
+    priority = { type = "integer", required = true, doc = "1 to 254, different on each proxy; the highest is the preferred one." },
+    peers = {
+      type = "list",
+      required = true,
+      items = { type = "map" },
+      doc = "The other proxies: `{ { address = \"10.4.7.12\", priority = 90 } }`.",
+    },
+    unicast = { type = "boolean", default = false, doc = "Whether proxies talk to each other alone, instead of to the multicast group." },
+    auth_pass = { type = "string", default = "", secret = true, doc = "Password of the announcements, at most 8 characters; none when empty." },
+    failback = {
+      type = "string",
+      default = "manual",
+      choices = { "manual", "automatic" },
+      doc = "`manual` leaves the address where it is when the preferred proxy is well again, `automatic` gives it back.",
+    },
+    weight = {
+      type = "integer",
+      default = -20,
+      doc = "With `automatic`: what a proxy whose port is closed loses of its priority. More than the distance to the next priority.",
+    },
+    proxy_port = { type = "integer", default = 7443, doc = "Port that has to be open on a proxy that holds the address." },
+    check_interval = { type = "integer", default = 2, doc = "Seconds between two looks at the port." },
+    advert_int = { type = "integer", default = 1, doc = "Seconds between announcements, the same on all proxies." },
+    conf_folder = { type = "string", default = "/etc/keepalived", doc = "Folder of the configuration." },
+    steps = {
+      type = "list",
+      default = { "configure", "install", "serve", "check" },
+      items = { type = "string", choices = { "configure", "install", "serve", "check" } },
+      doc = "What is done: `configure` writes files, `install` installs the package, `serve` runs the service, `check` looks whether it runs.",
+    },
+    timeout = { type = "integer", default = 30, doc = "Seconds within which the service has to run." },
+  },
+
+  run = function(host, p)
+    local steps = {}
+    for _, step in ipairs(p.steps) do
+      steps[step] = true
+    end
+    local conf, check = p.conf_folder .. "/keepalived.conf", p.conf_folder .. "/check_port.sh"
+
+    if steps.configure then
+      host:copy({ src = "check_port.sh", dest = check, mode = "0755", parents = true })
+      host:keepalived({
+        dest = conf,
+        failback = p.failback,
+        global_defs = { router_id = p.address },
+        scripts = {
+          chk_nginx = {
+            script = check .. " " .. p.proxy_port,
+            interval = p.check_interval,
+            weight = p.failback == "automatic" and p.weight or nil,
+          },
+        },
+        instances = {
+          VI_1 = {
+            interface = p.interface,
+            virtual_router_id = p.virtual_router_id,
+            priority = p.priority,
+            advert_int = p.advert_int,
+            address = p.address,
+            peers = p.peers,
+            unicast = p.unicast,
+            auth_pass = p.auth_pass ~= "" and p.auth_pass or nil,
+            track_script = "chk_nginx",
+            virtual_ipaddress = p.vip,
+          },
+        },
+      })
+    end
+    if steps.install then
+      host:package({ name = "keepalived" }, { tags = "system" })
+    end
+    if steps.serve then
+      -- A reload keeps the address where it is; a restart would move it.
+      host:systemd({ name = "keepalived", enabled = true, state = "started", reload_on = { conf } }, { tags = "system" })
+    end
+    if steps.check then
+      host:wait_for({ unit = "keepalived", state = "active", timeout = p.timeout }, { tags = "system" })
+    end
+  end,
+}
