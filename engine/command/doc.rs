@@ -19,9 +19,11 @@ const WIDTH: usize = 100;
 pub fn run(arguments: &cli::Doc, printer: Printer) -> Result<u8> {
     let text = match &arguments.name {
         None => overview(),
-        Some(name) => match kplay_modules::find(name) {
-            Some(module) => of_module(module),
-            None => of_role(&describe_role(&role_folder(name)?)?),
+        // A module and the role that is built on it may have one name.
+        Some(name) => match (kplay_modules::find(name), role_folder(name)) {
+            (Some(module), Ok(folder)) => format!("{}\n{}", of_module(module), of_role(&describe_role(&folder)?)),
+            (Some(module), Err(_)) => of_module(module),
+            (None, folder) => of_role(&describe_role(&folder?)?),
         },
     };
     printer.text(&text);
@@ -75,17 +77,26 @@ fn first_sentence(text: &str) -> &str {
 fn of_module(module: &Entry) -> String {
     let mut text = format!("{}\n\n", kplay_modules::manual(module.name).unwrap_or_default().trim_end());
     let schema = (module.schema)().to_value();
-    let required: Vec<&str> = schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     text += "Arguments:\n";
-    for (name, field) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-        let default = field.get("default").filter(|value| !is_empty(value)).cloned();
-        let mut traits = vec![type_of(field, &schema)];
-        traits.extend(required.contains(&name.as_str()).then(|| "required".to_owned()));
-        traits.extend(default.map(|value| format!("default {value}")));
-        entry(&mut text, name, &traits.join(", "), field.get("description").and_then(Value::as_str).unwrap_or_default());
-    }
+    arguments(&mut text, "", &schema, &schema);
     let _ = write!(text, "\nOptions, in a second table: {}.\n", OPTION_NAMES.join(", "));
     text
+}
+
+/// Writes the fields of a table, and those of the tables in it, each with the way to it.
+fn arguments(text: &mut String, path: &str, table: &Value, root: &Value) {
+    let required: Vec<&str> = table.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    for (name, field) in table.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        let default = field.get("default").filter(|value| !is_empty(value)).cloned();
+        let mut traits = vec![type_of(field, root)];
+        traits.extend(required.contains(&name.as_str()).then(|| "required".to_owned()));
+        traits.extend(default.map(|value| format!("default {value}")));
+        let name = format!("{path}{name}");
+        entry(text, &name, &traits.join(", "), field.get("description").and_then(Value::as_str).unwrap_or_default());
+        for (inner, path) in [("additionalProperties", format!("{name}.NAME.")), ("items", format!("{name}[N]."))] {
+            arguments(text, &path, field.get(inner).unwrap_or(&Value::Null), root);
+        }
+    }
 }
 
 fn of_role(role: &RoleManual) -> String {
@@ -193,6 +204,19 @@ mod tests {
                 assert!(field.get("description").is_some(), "`{name}` of `{}` is not described", module.name);
                 assert!(!type_of(field, &schema).is_empty(), "`{name}` of `{}` has no type", module.name);
             }
+        }
+    }
+
+    #[test]
+    fn fields_of_tables_are_described_with_the_way_to_them() {
+        let manual = of_module(kplay_modules::find("keepalived").unwrap());
+        for line in [
+            "  instances  (table, required)\n",
+            "  instances.NAME.interface  (string, required)\n      The network interface",
+            "  instances.NAME.peers[N].address  (string, required)\n      Its own address.\n",
+            "  scripts.NAME.interval  (integer, default 2)\n",
+        ] {
+            assert!(manual.contains(line), "{line}\n{manual}");
         }
     }
 

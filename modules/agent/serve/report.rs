@@ -108,3 +108,15 @@ pub(crate) fn without_contents(change: &Change, sensitive: bool) -> Change {
         other => other.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_not_told_whoever_wrote_the_file() {
+        let text = b"! auth_pass\n  auth_pass 11111111\n\tauth_pass\told one \r\nauth_password x\nauth_pass";
+        let shown = "! auth_pass\n  auth_pass ********\n\tauth_pass ******** \r\nauth_password x\nauth_pass";
+        assert_eq!(String::from_utf8(without_passwords(text)).unwrap(), shown);
+    }
+}
