@@ -209,7 +209,12 @@ impl Login<'_> {
         if self.refused == 0 && self.hints.is_empty() {
             self.hints.push("name a key with `--private-key` or `private_key` in the inventory, or start ssh-agent".to_owned());
         }
-        self.hints.push(format!("is the key in `authorized_keys` of `{0}`? `ssh -v {0}@HOST` shows the host's side of it", self.user));
+        if self.log.iter().any(|line| line.starts_with("password") && line.ends_with(": refused")) {
+            self.hints.push(format!("is the password of `{}` right? it is the inventory's `ansible_password`", self.user));
+        }
+        if self.log.iter().any(|line| line.starts_with("key `")) {
+            self.hints.push(format!("is the key in `authorized_keys` of `{0}`? `ssh -v {0}@HOST` shows the host's side of it", self.user));
+        }
         let error = Diagnostic::unreachable(format!("the host accepts no login as `{}`", self.user)).details(self.log);
         self.hints.into_iter().fold(error, Diagnostic::hint)
     }

@@ -49,10 +49,11 @@ pub(super) fn command(marker: &Marker, agents: &Agents, folder: Option<&Path>) -
 /// Follows the script on `link` until the agent runs, sending it if it is asked for. The host has to say something at
 /// least every `timeout`.
 pub(super) fn run(link: Box<dyn Link>, marker: &Marker, agents: &Agents, timeout: Duration) -> Result<Connected> {
-    let mut session = Session { link, output: Vec::new(), complaints: Vec::new(), deadline: Instant::now() + timeout };
+    let deadline = Instant::now() + timeout;
+    let mut session = Session { link, marker, output: Vec::new(), complaints: Vec::new(), deadline };
     let mut agent_sent = false;
     loop {
-        match session.next_line(marker)? {
+        match session.next_line()? {
             Line::Started => return Ok(Connected { link: session.link, early: session.output, agent_sent }),
             Line::Need { digest, gzip } => {
                 let Some(agent) = agents.by_digest(&digest)? else {
@@ -65,7 +66,7 @@ pub(super) fn run(link: Box<dyn Link>, marker: &Marker, agents: &Agents, timeout
                 session.link.close();
                 return Err(agents.missing(&machine));
             }
-            Line::Fail(reason) => return Err(session.fail(format!("cannot start the agent: {reason}"))),
+            Line::Fail(reason) => return Err(session.refused(&reason)),
         }
     }
 }
@@ -84,8 +85,9 @@ enum Line {
 }
 
 /// A link while it is not one yet.
-struct Session {
+struct Session<'a> {
     link: Box<dyn Link>,
+    marker: &'a Marker,
     /// Standard output not yet understood.
     output: Vec<u8>,
     /// Last part of standard error.
@@ -93,12 +95,11 @@ struct Session {
     deadline: Instant,
 }
 
-impl Session {
+impl Session<'_> {
     /// Waits for the next line of the script, and takes it and all before it off the output.
-    fn next_line(&mut self, marker: &Marker) -> Result<Line> {
+    fn next_line(&mut self) -> Result<Line> {
         loop {
-            if let Some((line, end)) = find_line(&self.output, marker) {
-                self.output.drain(..end);
+            if let Some(line) = self.heard_line() {
                 return Ok(line);
             }
             if self.output.len() > NOISE {
@@ -110,6 +111,13 @@ impl Session {
                 self.wait()?;
             }
         }
+    }
+
+    /// Takes the next line of the script, and all before it, off the output if it has arrived.
+    fn heard_line(&mut self) -> Option<Line> {
+        let (line, end) = find_line(&self.output, self.marker)?;
+        self.output.drain(..end);
+        Some(line)
     }
 
     /// Sends the agent; the script reads its size in a line of its own.
@@ -126,7 +134,14 @@ impl Session {
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(error) => return Err(self.fail(format!("cannot send the agent: {error}"))),
+                    Err(error) => {
+                        // Why the host takes no more of it may be in what it has printed.
+                        while self.pump_output()? {}
+                        return Err(match self.heard_line() {
+                            Some(Line::Fail(reason)) => self.refused(&reason),
+                            _ => self.fail(format!("cannot send the agent: {error}")),
+                        });
+                    }
                 }
                 // Whatever the host prints meanwhile is taken off the line, else it never gets to read.
                 self.pump_output()?;
@@ -173,12 +188,10 @@ impl Session {
 
     /// The host ended the session instead of starting the agent.
     fn ended(&mut self) -> Box<Diagnostic> {
-        let patience = Instant::now() + Duration::from_secs(1);
-        while !self.link.ended() && Instant::now() < patience {
-            self.pump_errors();
-            std::thread::sleep(Duration::from_millis(5));
+        if let Some(Line::Fail(reason)) = self.heard_line() {
+            return self.refused(&reason);
         }
-        self.pump_errors();
+        self.hear_last_errors();
         let how = self.link.close();
         let hint = match how.as_str() {
             "exit code 126" => Some("the folder of the agent does not allow execution any more: name another one with `agent_folder`"),
@@ -190,6 +203,26 @@ impl Session {
         };
         let error = self.describe(format!("the host ended the session before the agent ran: {how}"));
         hint.into_iter().fold(error, Diagnostic::hint)
+    }
+
+    /// The script has given up.
+    fn refused(&mut self, reason: &str) -> Box<Diagnostic> {
+        self.hear_last_errors();
+        let error = self.fail(format!("cannot start the agent: {reason}"));
+        if reason.starts_with("no folder there") {
+            return error.hint("name one that is the login user's own and allows execution, in the inventory: `agent_folder: /opt/kplay`");
+        }
+        error
+    }
+
+    /// Takes what the host still prints on its way out.
+    fn hear_last_errors(&mut self) {
+        let patience = Instant::now() + Duration::from_secs(1);
+        while !self.link.ended() && Instant::now() < patience {
+            self.pump_errors();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.pump_errors();
     }
 
     /// Ends the link and makes an error of kind `Unreachable`.

@@ -54,8 +54,7 @@ done;
 IFS=" ";
 command -v sha256sum >/dev/null 2>&1 || fail "sha256sum is missing there";
 z=plain; if command -v gzip >/dev/null 2>&1; then z=gzip; fi;
-w=;
-not() { w="$w; $1"; echo "kplay: $1" >&2; };
+not() { echo "kplay: $1" >&2; };
 for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kplay-$u; do
   if [ -e "$d" ]; then :; else mkdir -p "${d%/*}" 2>/dev/null; mkdir -m 700 "$d" 2>/dev/null; fi;
   real "$d" || { not "cannot use $d: no folder, or a link"; continue; };
@@ -75,4 +74,4 @@ for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kp
   trap - 0 1 2 13 15;
   exec "$r/agent-$h" serve $m;
 done;
-fail "no folder there can hold the agent${w}"
+fail "no folder there can hold the agent"

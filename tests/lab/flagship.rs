@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 
+use crate::frames;
 use crate::support::{Events, Lab, Reported, run};
 
 const SSL: &str = "/etc/kubernetes/server/ssl";
@@ -13,10 +14,13 @@ const MEMBERS: [&str; 3] = ["hdss7-12", "hdss7-21", "hdss7-22"];
 
 #[test]
 fn a_control_plane_is_deployed_kept_and_mended() {
-    let lab = Lab::of_repository();
+    let mut lab = Lab::of_repository();
+    lab.agents = Some(frames::recording_agents(lab.folder()));
     let forecast = lab.play(&["--check", "--diff"]);
     untouched(&lab);
     let deployed = lab.play(&["--diff"]);
+        return frames::private_keys_stay_where_they_were_made(&lab);
+    }
     forecast_was_right(&forecast, &deployed);
     lab.play(&[]).nothing_to_do();
     lab.play(&["--check", "--diff"]).nothing_to_do();
@@ -32,6 +36,7 @@ fn a_control_plane_is_deployed_kept_and_mended() {
     a_name_is_added_to_certificates(&lab);
     lab.play(&["--check"]).nothing_to_do();
     the_cluster_works(&lab);
+    frames::private_keys_stay_where_they_were_made(&lab);
 }
 
 /// A forecast has left the hosts as they were.

@@ -6,6 +6,7 @@
 
 mod agent;
 mod flagship;
+mod frames;
 mod lifecycle;
 mod rootless;
 #[path = "../support/mod.rs"]

@@ -14,6 +14,8 @@ pub const KPLAY: &str = env!("CARGO_BIN_EXE_kplay");
 pub struct Lab {
     folder: tempfile::TempDir,
     inventory: PathBuf,
+    /// Folder of the agents that are sent; those that Cargo built last when there is none.
+    pub agents: Option<PathBuf>,
 }
 
 /// How a program ended and what it said.
@@ -49,7 +51,7 @@ impl Lab {
     fn at(inventory: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("kplay-lab-test").tempdir().unwrap();
         let inventory = folder.path().join(inventory);
-        Self { folder, inventory }
+        Self { folder, inventory, agents: None }
     }
 
     /// The folder that kplay is run in.
@@ -115,6 +117,7 @@ impl Lab {
         let mut command = Command::new(KPLAY);
         command.args(&arguments[..split]).arg("-i").arg(self.inventory()).args(&arguments[split..]);
         command.current_dir(self.folder.path()).stdin(Stdio::null()).env("NO_COLOR", "1");
+        command.envs(self.agents.iter().map(|folder| ("KPLAY_AGENT_DIR", folder)));
         command
     }
 

@@ -6,6 +6,7 @@
 mod support;
 
 mod failures;
+mod faults;
 mod flow;
 mod secrets;
 mod travel;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -20,6 +21,8 @@ pub struct Kplay {
     arguments: Vec<String>,
     environment: BTreeMap<String, String>,
     input: Option<String>,
+    /// What a terminal shows, and what is typed then.
+    typed: Option<(String, String)>,
     stdout: Expected,
     stderr: Expected,
     status: i32,
@@ -58,6 +61,7 @@ impl Kplay {
             arguments: Vec::new(),
             environment: BTreeMap::new(),
             input: None,
+            typed: None,
             stdout: Expected::Exactly(String::new()),
             stderr: Expected::Exactly(String::new()),
             status: 0,
@@ -110,6 +114,12 @@ impl Kplay {
         self
     }
 
+    /// Sits at a terminal: types a line when it shows this.
+    pub fn typed(mut self, prompt: &str, line: &str) -> Self {
+        self.typed = Some((prompt.to_owned(), line.to_owned()));
+        self
+    }
+
     /// Says what is printed on standard output, exactly; the text's common indentation is removed.
     pub fn stdout(mut self, text: &str) -> Self {
         self.stdout = Expected::Exactly(unindent(text));
@@ -159,20 +169,37 @@ impl Kplay {
     /// Runs the command line and compares.
     #[track_caller]
     pub fn run(self) -> Ran {
-        let mut command = Command::new(KPLAY);
+        let mut command = Command::new(if self.typed.is_some() { "script" } else { KPLAY });
         let (first, rest) = self.arguments.split_at(self.arguments.len().min(1));
-        command.args(first);
-        if self.inventory {
-            command.args(["-i", "inventory.yaml"]);
+        let inventory: &[&str] = if self.inventory { &["-i", "inventory.yaml"] } else { &[] };
+        let arguments = first.iter().map(String::as_str).chain(inventory.iter().copied()).chain(rest.iter().map(String::as_str));
+        if self.typed.is_some() {
+            // util-linux's `script` gives it a terminal; what it prints goes to files all the same.
+            let words: Vec<String> = arguments.map(|word| format!("'{word}'")).collect();
+            command.args(["-qec", &format!("'{KPLAY}' {} >.stdout 2>.stderr", words.join(" ")), "/dev/null"]);
+        } else {
+            command.args(arguments);
         }
-        command.args(rest).current_dir(self.folder.path()).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
+        command.current_dir(self.folder.path()).env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.folder.path());
         command.envs(&self.environment).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        if let (Some(mut pipe), Some(input)) = (child.stdin.take(), &self.input) {
-            use std::io::Write;
+        if let Some((prompt, line)) = &self.typed {
+            let (mut keyboard, screen) = (child.stdin.take().unwrap(), child.stdout.as_mut().unwrap());
+            let mut shown = Vec::new();
+            while !shown.ends_with(prompt.as_bytes()) {
+                let mut byte = [0];
+                assert_eq!(screen.read(&mut byte).unwrap(), 1, "no `{prompt}`: {}", String::from_utf8_lossy(&shown));
+                shown.extend(byte);
+            }
+            keyboard.write_all(format!("{line}\n").as_bytes()).unwrap();
+        } else if let (Some(mut pipe), Some(input)) = (child.stdin.take(), &self.input) {
             pipe.write_all(input.as_bytes()).unwrap();
         }
-        let output = child.wait_with_output().unwrap();
+        let mut output = child.wait_with_output().unwrap();
+        if self.typed.is_some() {
+            output.stdout = fs::read(self.folder.path().join(".stdout")).unwrap();
+            output.stderr = fs::read(self.folder.path().join(".stderr")).unwrap();
+        }
         let ran = Ran {
             stdout: steady(&String::from_utf8_lossy(&output.stdout), self.folder.path()),
             stderr: steady(&String::from_utf8_lossy(&output.stderr), self.folder.path()),

@@ -38,6 +38,13 @@ impl Sshd {
         Self::launch("", &["unshare", "--net", "sh", "-c", "ip link set lo up; exec \"$@\"", "sh"])
     }
 
+    /// Starts one in a mount namespace of its own, which a shell script has prepared: its accounts, disks and programs are not
+    /// this machine's. `$D` is a folder for the script. Needs root.
+    pub fn prepared(lines: &str, script: &str) -> Self {
+        let script = format!("set -e; D=$(dirname \"$5\"); chmod 0755 \"$D\"; {script}\nexec \"$@\"");
+        Self::launch(lines, &["unshare", "--mount", "--propagation", "private", "sh", "-c", &script, "sh"])
+    }
+
     fn launch(lines: &str, wrapper: &[&str]) -> Self {
         let program = PROGRAMS.iter().find(|path| Path::new(path).exists());
         let program = program.expect("this test needs a real sshd: install openssh-server (it needs not run)");
@@ -122,6 +129,11 @@ impl Sshd {
     /// The network namespace that it lives in.
     pub fn namespace(&self) -> PathBuf {
         PathBuf::from(format!("/proc/{}/ns/net", self.child.id()))
+    }
+
+    /// A file as the sessions of a prepared sshd see it.
+    pub fn inside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.child.id()))
     }
 
     /// What sshd has logged so far.

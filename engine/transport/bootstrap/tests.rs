@@ -210,12 +210,12 @@ fn an_agent_that_arrives_damaged_is_not_started() {
     let host = Host::new();
     let mut link = host.start(&["sh"], None);
     link.write(b"5\nwrong").unwrap();
-    let mut session =
-        Session { link: Box::new(link), output: Vec::new(), complaints: Vec::new(), deadline: Instant::now() + Duration::from_secs(20) };
-    assert!(matches!(session.next_line(&marker()).unwrap(), Line::Need { gzip: true, .. }));
-    let Line::Fail(reason) = session.next_line(&marker()).unwrap() else { panic!("not refused") };
+    let (marker, deadline) = (marker(), Instant::now() + Duration::from_secs(20));
+    let mut session = Session { link: Box::new(link), marker: &marker, output: Vec::new(), complaints: Vec::new(), deadline };
+    assert!(matches!(session.next_line().unwrap(), Line::Need { gzip: true, .. }));
+    let Line::Fail(reason) = session.next_line().unwrap() else { panic!("not refused") };
     assert!(reason.starts_with("the agent arrived damaged in "), "{reason}");
-    assert!(session.next_line(&marker()).is_err(), "it ends");
+    assert!(session.next_line().is_err(), "it ends");
     let folder = host.cached();
     assert_eq!(std::fs::read_dir(folder.parent().unwrap()).unwrap().count(), 0, "nothing is left behind");
 }

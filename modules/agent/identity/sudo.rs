@@ -50,7 +50,8 @@ pub(super) fn explain(refused: &Refused, me: &str, user: &str, with_password: bo
     } else {
         ModuleError::host(format!("`{me}` cannot become `{user}` with sudo: {}", refused.ending))
     };
-    error.details(said.lines().map(str::to_owned))
+    // A lecture, if there was one, ends with an empty line.
+    error.details(said.rsplit("\n\n").next().into_iter().flat_map(str::lines).map(str::to_owned))
 }
 
 #[cfg(test)]
