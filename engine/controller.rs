@@ -25,6 +25,10 @@ pub trait Services {
     /// Returns the certificate (PEM) of the authority kept in `folder`, making the authority if there is none yet; `None`
     /// when it would be made and this is a forecast.
     fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError>;
+    /// Writes the authorities that were made, and returns their folders. Until then they are in memory alone.
+    fn commit(&self) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
+        Ok(Vec::new())
+    }
     /// See [`Controller::download`].
     fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
     /// See [`Controller::remembered`].
@@ -86,25 +90,21 @@ impl Local {
         }
     }
 
-    /// Writes the files that are kept in memory, readable by their owner alone, and returns their paths.
+    /// Writes the authorities and files that are kept in memory, readable by their owner alone, and returns their paths.
     pub fn commit(&self) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
+        let authorities = self.services.commit()?;
         let pending = std::mem::take(&mut *self.pending.borrow_mut());
         for (path, bytes) in &pending {
             write_private(path, bytes)
                 .map_err(|error| Diagnostic::user(format!("cannot write `{}` on the controller: {}", path.display(), plain(&error))))?;
         }
-        Ok(pending.into_keys().collect())
+        Ok(authorities.into_iter().chain(pending.into_keys()).collect())
     }
 
     /// Returns the paths of files that a forecast would write, each once.
     pub fn announce(&self) -> Vec<PathBuf> {
         let mut announced = self.announced.borrow_mut();
         self.pending.borrow().keys().filter(|path| announced.insert((*path).clone())).cloned().collect()
-    }
-
-    /// Returns how many files wait for [`Self::commit`].
-    pub fn pending(&self) -> usize {
-        self.pending.borrow().len()
     }
 
     fn exists(&self, path: &Path) -> bool {

@@ -1,4 +1,4 @@
-//! Certificate authorities that the controller keeps, and what it signs, makes and shares with them.
+//! Certificate authorities that the controller keeps, and what it signs with them.
 //!
 //! An authority is a folder: `ca.pem` and `ca-key.pem`, the latter encrypted as `ca-key.pem.age` when a passphrase was given.
 //! It is made on first use, or it is one that was put there (PKCS#8, PKCS#1 or SEC1).
@@ -20,7 +20,6 @@ use kplay_modules::api::module::SignatureRequest;
 use crate::diagnostic::{Diagnostic, Result};
 
 pub use authority::{Authority, AuthorityOptions};
-pub use store::{Pair, shared_key_pair};
 
 /// The authorities of a run, each read once, however many hosts ask for it at the same time.
 #[derive(Default)]
@@ -35,10 +34,23 @@ impl Authorities {
         Self { options, opened: Mutex::default() }
     }
 
-    /// Returns the authority in `folder`, which is made when it is not there.
-    pub fn open_or_create(&self, folder: &Path) -> Result<Arc<Authority>> {
-        self.get(folder, |options| Authority::open_or_create(folder, options).map(Some))?
+    /// Returns the authority in `folder`. When it is not there it is made, in memory until [`Self::save`].
+    pub fn open_or_make(&self, folder: &Path) -> Result<Arc<Authority>> {
+        self.get(folder, |options| Authority::open_or_make(folder, options).map(Some))?
             .ok_or_else(|| Diagnostic::internal(format!("the authority `{}` was not made", folder.display())))
+    }
+
+    /// Writes the authorities that are new, and returns their folders.
+    pub fn save(&self) -> Result<Vec<PathBuf>> {
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut saved = Vec::new();
+        for (folder, authority) in opened.iter() {
+            if authority.save(self.options.passphrase.as_deref())? {
+                saved.push(folder.clone());
+            }
+        }
+        saved.sort();
+        Ok(saved)
     }
 
     /// Returns the authority in `folder`, or `None` when there is none: what a forecast asks for.
@@ -50,7 +62,7 @@ impl Authorities {
     pub fn sign(&self, wanted: &SignatureRequest, request: &[u8]) -> Result<String> {
         let spec = serde_json::from_value(wanted.specification.clone())
             .map_err(|error| Diagnostic::internal(format!("the specification of a certificate cannot be read: {error}")))?;
-        self.open_or_create(&wanted.authority)?.sign(&spec, request)
+        self.open_or_make(&wanted.authority)?.sign(&spec, request)
     }
 
     fn get(&self, folder: &Path, open: impl FnOnce(&AuthorityOptions) -> Result<Option<Authority>>) -> Result<Option<Arc<Authority>>> {

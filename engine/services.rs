@@ -27,8 +27,12 @@ impl Provided {
 
 impl Services for Provided {
     fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError> {
-        let authority = if self.check { self.authorities.open(folder) } else { self.authorities.open_or_create(folder).map(Some) };
+        let authority = if self.check { self.authorities.open(folder) } else { self.authorities.open_or_make(folder).map(Some) };
         authority.map(|authority| authority.map(|authority| authority.certificate_pem().to_owned())).map_err(|error| as_argument(*error))
+    }
+
+    fn commit(&self) -> Result<Vec<PathBuf>, Box<Diagnostic>> {
+        self.authorities.save()
     }
 
     fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {

@@ -403,9 +403,6 @@ impl Program {
     /// Writes what the playbook has made for the controller, or says that it would.
     fn commit(&self) -> Result<()> {
         let local = &self.shared.local;
-        if local.pending() == 0 {
-            return Ok(());
-        }
         if self.shared.options.check {
             for path in local.announce() {
                 self.shared.say(None, Level::Info, format!("would make `{}` on the controller", path.display()));

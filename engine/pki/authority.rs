@@ -1,10 +1,10 @@
-//! One authority: opened, made or adopted, then signing.
+//! One authority: opened or made, then signing.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use kplay_modules::api::issue::{KeyType, make_request, read_key};
+use kplay_modules::api::issue::{KeyType, read_key};
 use kplay_modules::cert::spec::CertificateSpec;
-use kplay_modules::cert::{Dues, outdated};
 use rcgen::{Issuer, KeyPair, PublicKeyData as _, SubjectPublicKeyInfo};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -12,7 +12,7 @@ use x509_parser::pem::{Pem, parse_x509_pem};
 use x509_parser::prelude::FromDer as _;
 
 use super::certificate;
-use super::store::{self, Folder, Pair};
+use super::store::{self, Folder};
 use crate::diagnostic::{Diagnostic, Result};
 
 /// How an authority is made; all of it is only looked at on first use, but the passphrase.
@@ -43,26 +43,37 @@ pub struct Authority {
     pem: String,
     der: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
+    /// The key (PEM) of an authority that has not been written yet.
+    unsaved: Mutex<Option<String>>,
 }
 
 impl Authority {
-    /// Opens the authority in `folder`, or makes one there: a root of its own, `ca.pem` (mode 0644) and `ca-key.pem` (0600) in a
-    /// folder of mode 0700. Any number of processes may do so at once; one makes it.
-    pub fn open_or_create(folder: &Path, options: &AuthorityOptions) -> Result<Self> {
+    /// Opens the authority in `folder`, or makes a root of its own that is in memory alone until it is saved.
+    pub fn open_or_make(folder: &Path, options: &AuthorityOptions) -> Result<Self> {
         if let Some(authority) = Self::open(folder, options.passphrase.as_deref())? {
-            return Ok(authority);
-        }
-        let store = Folder::create(folder)?;
-        let _lock = store.lock()?;
-        // Another process may have been first.
-        if let Some(authority) = Self::load(folder, options.passphrase.as_deref())? {
             return Ok(authority);
         }
         let name = options.common_name.clone().or_else(|| Some(folder.file_name()?.to_string_lossy().into_owned()));
         let key = options.key_type.generate()?;
         let pem = certificate::root(&name.unwrap_or_else(|| "kplay".to_owned()), options.organization.as_deref(), options.lifetime, &key)?;
-        store.write_authority(&pem, &key.serialize_pem(), options.passphrase.as_deref())?;
-        Self::assemble(folder, pem, key)
+        let unsaved = key.serialize_pem();
+        Ok(Self { unsaved: Mutex::new(Some(unsaved)), ..Self::assemble(folder, pem, key)? })
+    }
+
+    /// Writes a new authority: `ca.pem` (mode 0644) and `ca-key.pem` (0600) in a folder of mode 0700. Returns whether there was
+    /// something to write. Any number of processes may do so at once; the first one makes the authority, the others fail.
+    pub fn save(&self, passphrase: Option<&str>) -> Result<bool> {
+        let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(key) = unsaved.as_ref() else { return Ok(false) };
+        let store = Folder::create(&self.folder)?;
+        let _lock = store.lock()?;
+        if Self::load(&self.folder, passphrase)?.is_some() {
+            return Err(Diagnostic::user(format!("another kplay has just made the authority `{}`", self.folder.display()))
+                .hint("run it again: this one was planned with an authority of its own"));
+        }
+        store.write_authority(&self.pem, key, passphrase)?;
+        *unsaved = None;
+        Ok(true)
     }
 
     /// Opens the authority in `folder`; `None` when there is neither certificate nor key.
@@ -81,25 +92,6 @@ impl Authority {
         let Some((pem, key)) = store::read_authority(folder, passphrase)? else { return Ok(None) };
         let key = read_key(&key).map_err(|error| explain(folder, &error.message, error.hint))?;
         Self::assemble(folder, pem, key).map(Some)
-    }
-
-    /// Takes over an authority from two PEM files. Nothing is written unless they are an authority's and belong together, and
-    /// never over another one.
-    pub fn adopt(folder: &Path, certificate: &Path, key: &Path, passphrase: Option<&str>) -> Result<Self> {
-        let (pem, key_pem) = (store::read_text(certificate)?, store::read_text(key)?);
-        let private = read_key(&key_pem).map_err(|error| explain(key, &error.message, error.hint))?;
-        let adopted = Self::assemble(folder, pem.clone(), private)?;
-        let store = Folder::create(folder)?;
-        let _lock = store.lock()?;
-        match Self::load(folder, passphrase)? {
-            Some(present) if present.der == adopted.der => Ok(present),
-            Some(_) => Err(Diagnostic::user(format!("`{}` already holds another authority", folder.display()))
-                .hint("name another folder, or move that one away")),
-            None => {
-                store.write_authority(&pem, &key_pem, passphrase)?;
-                Ok(adopted)
-            }
-        }
     }
 
     /// Returns the authority's certificate.
@@ -136,31 +128,6 @@ impl Authority {
         Ok(signed.pem())
     }
 
-    /// Makes a key on the controller and signs a certificate for it; returns certificate and key as PEM. For what is used from
-    /// the controller itself, as an administrator's client certificate: a host's key is made on the host.
-    pub fn issue_local(&self, spec: &CertificateSpec) -> Result<(String, String)> {
-        let (key, request) = make_request(None, &spec.key_type)?;
-        Ok((self.sign(spec, &request)?, key))
-    }
-
-    /// Keeps a certificate and key on the controller as `NAME.pem` (0644) and `NAME-key.pem` (0600) in `folder`: issued on first
-    /// use, and again when it no longer is what `spec` says or has less than `renew_before` seconds to live.
-    pub fn keep_local(&self, folder: &Path, name: &str, spec: &CertificateSpec, renew_before: u64) -> Result<Pair> {
-        store::check_name(name)?;
-        let store = Folder::create(folder)?;
-        let _lock = store.lock()?;
-        let pair = Pair { private: folder.join(format!("{name}-key.pem")), public: folder.join(format!("{name}.pem")) };
-        let present = (store::read_text_if_there(&pair.public)?, store::read_text_if_there(&pair.private)?);
-        let dues = Dues { authority: Some(&self.pem), spec, renew_before, now: certificate::now() };
-        if outdated(&dues, present.0.as_deref(), present.1.as_deref())?.is_empty() {
-            return Ok(pair);
-        }
-        let (certificate, key) = self.issue_local(spec)?;
-        store::write(&pair.private, key.as_bytes(), 0o600)?;
-        store::write(&pair.public, certificate.as_bytes(), 0o644)?;
-        Ok(pair)
-    }
-
     /// Puts certificate and key together and makes sure that they are an authority's.
     fn assemble(folder: &Path, pem: String, key: KeyPair) -> Result<Self> {
         let wrong = |what: &str, hint: &str| explain(folder, what, Some(hint.to_owned()));
@@ -189,7 +156,7 @@ impl Authority {
         let der = block.contents.clone();
         let issuer = Issuer::from_ca_cert_der(&der.as_slice().into(), key)
             .map_err(|error| wrong(&format!("its certificate cannot be used: {error}"), "see `openssl x509 -text -in ca.pem`"))?;
-        Ok(Self { folder: folder.to_owned(), pem, der, issuer })
+        Ok(Self { folder: folder.to_owned(), pem, der, issuer, unsaved: Mutex::new(None) })
     }
 
     fn parse(&self) -> Result<X509Certificate<'_>> {

@@ -1,14 +1,13 @@
-//! The files of authorities and shared keys on the controller: modes, locks, replacement in one step, encryption.
+//! The files of authorities on the controller: modes, locks, replacement in one step, encryption.
 #![expect(clippy::disallowed_methods, reason = "the store keeps keys and certificates on disk")]
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use age::secrecy::SecretString;
 use kplay_modules::api::error::plain;
-use kplay_modules::api::issue::{KeyType, read_key, type_of};
 
 use crate::diagnostic::{Diagnostic, Result};
 
@@ -16,51 +15,6 @@ const CERTIFICATE: &str = "ca.pem";
 const KEY: &str = "ca-key.pem";
 const ENCRYPTED_KEY: &str = "ca-key.pem.age";
 const LOCK: &str = ".lock";
-
-/// Two files that belong together.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pair {
-    /// The private key, mode 0600.
-    pub private: PathBuf,
-    /// The public key or certificate, mode 0644.
-    pub public: PathBuf,
-}
-
-/// Keeps a key pair that several hosts share, made once on the controller: `NAME.key` (0600, PKCS#8) and `NAME.pub` (0644) in
-/// `folder`. A private key that is there already is kept, whatever its type.
-pub fn shared_key_pair(folder: &Path, name: &str, key_type: KeyType) -> Result<Pair> {
-    check_name(name)?;
-    let store = Folder::create(folder)?;
-    let _lock = store.lock()?;
-    let pair = Pair { private: folder.join(format!("{name}.key")), public: folder.join(format!("{name}.pub")) };
-    let key = match read_text_if_there(&pair.private)? {
-        Some(text) => read_key(&text).map_err(|error| {
-            let made = Diagnostic::user(format!("the shared key `{}` cannot be used: {error}", pair.private.display()));
-            error.hint.iter().fold(made, Diagnostic::hint)
-        })?,
-        None => {
-            let key = key_type.generate()?;
-            write(&pair.private, key.serialize_pem().as_bytes(), 0o600)?;
-            key
-        }
-    };
-    if type_of(&key).is_none() {
-        return Err(Diagnostic::user(format!("the shared key `{}` is of a type that kplay does not know", pair.private.display())));
-    }
-    let public = key.public_key_pem();
-    if read_text_if_there(&pair.public)?.as_deref() != Some(public.as_str()) {
-        write(&pair.public, public.as_bytes(), 0o644)?;
-    }
-    Ok(pair)
-}
-
-/// Refuses a name that would lead out of its folder.
-pub(super) fn check_name(name: &str) -> Result<()> {
-    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']) {
-        return Err(Diagnostic::user(format!("`{name}` cannot be the name of a key pair")));
-    }
-    Ok(())
-}
 
 /// A folder for keys.
 pub(super) struct Folder<'a>(&'a Path);
@@ -144,7 +98,7 @@ fn unseal(path: &Path, sealed: &[u8], passphrase: Option<&str>) -> Result<String
 }
 
 /// Writes a file beside its place and renames it, so that nobody ever sees half of it.
-pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let beside = path.with_file_name(format!(".{}.{}", path.file_name().unwrap_or_default().to_string_lossy(), std::process::id()));
     let put = || {
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&beside)?;
@@ -159,13 +113,8 @@ pub(super) fn write(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     })
 }
 
-/// Reads a text file.
-pub(super) fn read_text(path: &Path) -> Result<String> {
-    read_text_if_there(path)?.ok_or_else(|| Diagnostic::user(format!("there is no file `{}`", path.display())))
-}
-
 /// Reads a text file; `None` when it is not there.
-pub(super) fn read_text_if_there(path: &Path) -> Result<Option<String>> {
+fn read_text_if_there(path: &Path) -> Result<Option<String>> {
     let Some(bytes) = read_if_there(path)? else { return Ok(None) };
     String::from_utf8(bytes).map(Some).map_err(|_| Diagnostic::user(format!("`{}` is not a text", path.display())))
 }

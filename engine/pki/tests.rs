@@ -49,6 +49,19 @@ fn options() -> AuthorityOptions {
     AuthorityOptions { common_name: Some("tests".into()), key_type: KeyType::EcdsaP256, ..AuthorityOptions::default() }
 }
 
+/// Opens the authority in a folder, or makes it there.
+fn kept(folder: &Path, options: &AuthorityOptions) -> Result<Authority> {
+    let authority = Authority::open_or_make(folder, options)?;
+    authority.save(options.passphrase.as_deref())?;
+    Ok(authority)
+}
+
+/// Makes a key as a host does, and has a certificate for it signed; returns certificate and key.
+fn issue(authority: &Authority, spec: &CertificateSpec) -> (String, String) {
+    let (key, request) = make_request(None, &spec.key_type).unwrap();
+    (authority.sign(spec, &request).unwrap(), key)
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
@@ -106,7 +119,7 @@ fn certificates_equal_those_of_cfssl() {
     fs::write(folder.path().join("csr.json"), REQUEST).unwrap();
     fs::write(folder.path().join("config.json"), CONFIG).unwrap();
     let own = AuthorityOptions { common_name: Some("tests".into()), organization: Some("od".into()), ..AuthorityOptions::default() };
-    Authority::open_or_create(&folder.path().join("own"), &own).unwrap();
+    kept(&folder.path().join("own"), &own).unwrap();
     // An authority that cfssl has made, with its PKCS#1 or SEC1 key.
     for (name, key) in [("rsa", r#"{ "algo": "rsa", "size": 2048 }"#), ("ecdsa", r#"{ "algo": "ecdsa", "size": 384 }"#)] {
         let request = format!(r#"{{ "CN": "{name} ca", "key": {key}, "names": [{{ "C": "CN", "O": "od", "OU": "ops" }}] }}"#);
@@ -123,7 +136,7 @@ fn certificates_equal_those_of_cfssl() {
             let profile_flag = format!("-profile={profile}");
             let made = run(folder.path(), "cfssl", &["gencert", &ca, &key, "-config=config.json", &profile_flag, "csr.json"]);
             let theirs: serde_json::Value = serde_json::from_str(&made).unwrap();
-            let opened = Authority::open_or_create(&folder.path().join(authority), &options()).unwrap();
+            let opened = kept(&folder.path().join(authority), &options()).unwrap();
             let ours = opened.sign(&specification(REQUEST, profile), &host_request).unwrap();
             assert_eq!(described(&ours), described(theirs["cert"].as_str().unwrap()), "{authority} {profile}");
             let dues = kplay_modules::cert::Dues {
@@ -148,9 +161,9 @@ fn openssl_verifies_certificates_of_every_kind_of_key() {
     let at = |name: &str| folder.path().join(name);
     for key_type in ["rsa:2048", "ecdsa:p256", "ecdsa:p384", "ed25519"] {
         let options = AuthorityOptions { key_type: key_type.parse().unwrap(), ..options() };
-        let authority = Authority::open_or_create(&at(key_type), &options).unwrap();
+        let authority = kept(&at(key_type), &options).unwrap();
         let spec = CertificateSpec { key_type: key_type.to_owned(), ..specification(REQUEST, "server") };
-        let (certificate, key) = authority.issue_local(&spec).unwrap();
+        let (certificate, key) = issue(&authority, &spec);
         fs::write(at("leaf.pem"), certificate).unwrap();
         fs::write(at("leaf-key.pem"), key).unwrap();
         let ca = format!("{key_type}/ca.pem");
@@ -175,12 +188,17 @@ fn an_authority_is_made_once_and_protected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("pki/demo");
     assert!(Authority::open(&path, None).unwrap().is_none());
-    let made: Vec<String> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..8).map(|_| scope.spawn(|| Authority::open_or_create(&path, &options()).unwrap().certificate_pem().to_owned())).collect();
+    // Eight kplays at once, none of which finds one: the first makes it, the others say so instead of signing with their own.
+    let begun: Vec<Authority> = (0..8).map(|_| Authority::open_or_make(&path, &options()).unwrap()).collect();
+    assert!(!path.exists(), "nothing is written before it is saved");
+    let saved: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = begun.iter().map(|authority| scope.spawn(|| authority.save(None))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
-    assert!(made.iter().all(|pem| *pem == made[0]));
+    assert_eq!(saved.iter().filter(|saved| saved.is_ok()).count(), 1);
+    assert!(saved.iter().flat_map(|saved| saved.as_ref().err()).all(|error| error.message.starts_with("another kplay has just made")));
+    let made = [kept(&path, &options()).unwrap().certificate_pem().to_owned()];
+    assert!(begun.iter().any(|authority| authority.certificate_pem() == made[0]));
     assert_eq!((mode(&path), mode(&path.join("ca.pem")), mode(&path.join("ca-key.pem"))), (0o700, 0o644, 0o600));
     let left: BTreeSet<String> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(left.into_iter().collect::<Vec<_>>(), [".lock", "ca-key.pem", "ca.pem"]);
@@ -194,7 +212,7 @@ fn an_authority_is_made_once_and_protected() {
 #[test]
 fn a_signature_takes_nothing_from_the_request_but_the_key() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open_or_create(folder.path(), &options()).unwrap();
+    let authority = kept(folder.path(), &options()).unwrap();
     let key = KeyType::EcdsaP256.generate().unwrap();
     // A host that asks for more than its task says: another name, other addresses, to be an authority itself.
     let mut greedy = rcgen::CertificateParams::new(vec!["evil.example.com".to_owned(), "10.9.9.9".to_owned()]).unwrap();
@@ -212,7 +230,7 @@ fn a_signature_takes_nothing_from_the_request_but_the_key() {
 #[test]
 fn requests_that_prove_nothing_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open_or_create(folder.path(), &options()).unwrap();
+    let authority = kept(folder.path(), &options()).unwrap();
     let said = |request: &[u8]| authority.sign(&small("node"), request).unwrap_err().message;
     let (_, good) = make_request(None, "ecdsa:p256").unwrap();
     let mut forged = good.clone();
@@ -231,7 +249,7 @@ fn requests_that_prove_nothing_are_refused() {
 #[test]
 fn serial_numbers_are_random_and_validity_starts_before_now() {
     let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open_or_create(folder.path(), &options()).unwrap();
+    let authority = kept(folder.path(), &options()).unwrap();
     let (_, request) = make_request(None, "ecdsa:p256").unwrap();
     let mut serials = BTreeSet::new();
     for _ in 0..20 {
@@ -251,8 +269,8 @@ fn serial_numbers_are_random_and_validity_starts_before_now() {
 fn an_authority_that_cannot_be_used_is_explained() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let good = Authority::open_or_create(&at("good"), &options()).unwrap();
-    let (leaf, leaf_key) = good.issue_local(&small("leaf")).unwrap();
+    let good = kept(&at("good"), &options()).unwrap();
+    let (leaf, leaf_key) = issue(&good, &small("leaf"));
     let other = KeyType::EcdsaP256.generate().unwrap().serialize_pem();
     let ca_key = fs::read_to_string(at("good/ca-key.pem")).unwrap();
     let cases = [
@@ -267,39 +285,23 @@ fn an_authority_that_cannot_be_used_is_explained() {
         fs::create_dir(at(name)).unwrap();
         certificate.inspect(|text| fs::write(at(name).join("ca.pem"), text).unwrap());
         key.inspect(|text| fs::write(at(name).join("ca-key.pem"), text).unwrap());
-        let error = Authority::open_or_create(&at(name), &options()).err().unwrap();
+        let error = kept(&at(name), &options()).err().unwrap();
         assert_eq!(error.message, format!("the authority `{}` {message}", at(name).display()));
         assert!(!error.hints.is_empty() || name == "swapped", "{name}");
     }
     fs::write(at("file"), "").unwrap();
-    assert!(Authority::open_or_create(&at("file"), &options()).err().unwrap().message.contains("not a directory"));
-}
-
-#[test]
-fn an_authority_is_adopted_only_whole_and_never_over_another() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let good = Authority::open_or_create(&at("good"), &options()).unwrap();
-    Authority::open_or_create(&at("other"), &options()).unwrap();
-    let adopt = |to: &str, certificate: &str, key: &str| Authority::adopt(&at(to), &at(certificate), &at(key), None);
-    assert!(adopt("new", "good/ca.pem", "other/ca-key.pem").err().unwrap().message.ends_with("do not belong together"));
-    assert!(!at("new").exists());
-    assert_eq!(adopt("new", "good/ca.pem", "good/ca-key.pem").unwrap().certificate_pem(), good.certificate_pem());
-    assert_eq!((mode(&at("new")), mode(&at("new/ca-key.pem"))), (0o700, 0o600));
-    adopt("new", "good/ca.pem", "good/ca-key.pem").unwrap();
-    assert!(adopt("other", "good/ca.pem", "good/ca-key.pem").err().unwrap().message.ends_with("already holds another authority"));
-    assert!(adopt("new", "none.pem", "good/ca-key.pem").err().unwrap().message.starts_with("there is no file"));
+    assert!(kept(&at("file"), &options()).err().unwrap().message.contains("not a directory"));
 }
 
 #[test]
 fn a_passphrase_encrypts_the_key() {
     let folder = tempfile::tempdir().unwrap();
     let sealed = AuthorityOptions { passphrase: Some("open sesame".into()), ..options() };
-    let made = Authority::open_or_create(folder.path(), &sealed).unwrap();
+    let made = kept(folder.path(), &sealed).unwrap();
     assert!(!folder.path().join("ca-key.pem").exists());
     let key = fs::read(folder.path().join("ca-key.pem.age")).unwrap();
     assert!(!String::from_utf8_lossy(&key).contains("PRIVATE KEY"));
-    assert_eq!(Authority::open_or_create(folder.path(), &sealed).unwrap().certificate_pem(), made.certificate_pem());
+    assert_eq!(kept(folder.path(), &sealed).unwrap().certificate_pem(), made.certificate_pem());
     assert!(Authority::open(folder.path(), None).err().unwrap().message.ends_with("is encrypted, and no passphrase was given"));
     assert!(Authority::open(folder.path(), Some("guess")).err().unwrap().message.contains("cannot decrypt"));
 }
@@ -318,38 +320,4 @@ fn a_set_of_authorities_signs_what_was_announced() {
     leaf.parse_x509().unwrap().verify_signature(Some(ca.public_key())).unwrap();
     let wrong = SignatureRequest { authority: folder.path().to_owned(), specification: json!({ "common_name": 1 }) };
     assert!(authorities.sign(&wrong, &[]).unwrap_err().message.starts_with("the specification of a certificate cannot be read"));
-}
-
-#[test]
-fn a_local_certificate_is_kept_until_it_is_due() {
-    let folder = tempfile::tempdir().unwrap();
-    let authority = Authority::open_or_create(&folder.path().join("ca"), &options()).unwrap();
-    let keep = |spec: &CertificateSpec, renew: u64| {
-        let pair = authority.keep_local(folder.path(), "admin", spec, renew).unwrap();
-        assert_eq!((mode(&pair.private), mode(&pair.public)), (0o600, 0o644));
-        fs::read_to_string(pair.public).unwrap()
-    };
-    let spec = CertificateSpec { organization: Some("system:masters".into()), lifetime: 86_400, ..small("admin") };
-    let first = keep(&spec, 0);
-    assert_eq!(keep(&spec, 3600), first);
-    assert_ne!(keep(&spec, 86_400), first);
-    let renamed = keep(&small("other"), 0);
-    assert!(described(&renamed).contains("CN=other"));
-    assert!(authority.keep_local(folder.path(), "../x", &spec, 0).is_err());
-}
-
-#[test]
-fn a_shared_key_pair_is_made_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("shared");
-    let made = shared_key_pair(&path, "service-account", KeyType::Rsa(2048)).unwrap();
-    assert_eq!((mode(&path), mode(&made.private), mode(&made.public)), (0o700, 0o600, 0o644));
-    let (private, public) = (fs::read_to_string(&made.private).unwrap(), fs::read_to_string(&made.public).unwrap());
-    assert!(private.starts_with("-----BEGIN PRIVATE KEY-----") && public.starts_with("-----BEGIN PUBLIC KEY-----"));
-    fs::remove_file(&made.public).unwrap();
-    assert_eq!(shared_key_pair(&path, "service-account", KeyType::Ed25519).unwrap(), made);
-    assert_eq!((fs::read_to_string(&made.private).unwrap(), fs::read_to_string(&made.public).unwrap()), (private, public));
-    fs::write(&made.private, "garbage").unwrap();
-    assert!(shared_key_pair(&path, "service-account", KeyType::Ed25519).unwrap_err().message.contains("cannot be used"));
-    assert!(shared_key_pair(&path, "a/b", KeyType::Ed25519).is_err());
 }

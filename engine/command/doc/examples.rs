@@ -74,7 +74,7 @@ struct Signing {
 
 impl Services for Signing {
     fn authority(&self, folder: &Path) -> Result<Option<String>, ModuleError> {
-        let authority = self.authorities.open_or_create(&self.folder.join(folder)).map_err(|error| ModuleError::argument(error.message))?;
+        let authority = self.authorities.open_or_make(&self.folder.join(folder)).map_err(|error| ModuleError::argument(error.message))?;
         Ok(Some(authority.certificate_pem().to_owned()))
     }
 
