@@ -62,8 +62,6 @@ fn run_name() -> Result<String> {
 /// Returns who runs this and where, for the message of a lock that is held.
 fn operator() -> String {
     let uname = rustix::system::uname();
-    let user = std::env::var("USER")
-        .or_else(|_| std::env::var("LOGNAME"))
-        .unwrap_or_else(|_| format!("uid {}", rustix::process::getuid().as_raw()));
+    let user = transport::account_name().unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
     format!("{user}@{}", uname.nodename().to_string_lossy())
 }

@@ -19,7 +19,7 @@ impl Run<'_> {
                 let name = self.host(id).in_flight.get(&task).map(|task| task.wire.name.clone());
                 if let Some(task) = name {
                     let host = self.planner.host_name(id).to_owned();
-                    self.reporter.report(&Event::TaskStarted { host, task });
+                    self.report(Event::TaskStarted { host, task });
                 }
             }
             ToController::Outcome(outcome) if self.undoing.is_at(id) => self.undone(id, outcome),
@@ -137,7 +137,7 @@ impl Run<'_> {
             sensitive: task.wire.sensitive,
             micros: outcome.micros,
         };
-        self.reporter.report(&Event::TaskFinished(Box::new(event)));
+        self.report(Event::TaskFinished(Box::new(event)));
     }
 
     pub(super) fn skip(&mut self, task: PlannedTask) {

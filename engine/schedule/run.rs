@@ -47,7 +47,9 @@ pub struct Run<'a> {
     pub(super) planner: &'a mut dyn Planner,
     pub(super) sessions: Sessions,
     pub(super) supply: Supply,
-    pub(super) reporter: &'a mut dyn Reporter,
+    reporter: &'a mut dyn Reporter,
+    /// What is not told yet, since the run may still be refused.
+    held: Option<Vec<Event>>,
     settings: Settings,
     pub(super) hosts: BTreeMap<HostId, Host>,
     /// Hosts whose requests may leave: those of the current batch.
@@ -79,6 +81,7 @@ impl<'a> Run<'a> {
             sessions,
             supply,
             reporter,
+            held: None,
             settings,
             hosts: BTreeMap::new(),
             released: HashSet::new(),
@@ -106,7 +109,7 @@ impl<'a> Run<'a> {
             check: self.settings.check,
             hosts: self.hosts.len(),
         };
-        self.reporter.report(&event);
+        self.report(event);
         for (index, play) in plays.into_iter().enumerate() {
             self.play(index, play)?;
             if self.interrupted || self.stopping.is_some() {
@@ -121,7 +124,8 @@ impl<'a> Run<'a> {
         let living: Vec<HostId> = play.hosts.iter().copied().filter(|host| !self.host(*host).out).collect();
         self.play = Some(play.clone());
         let names = living.iter().map(|host| self.planner.host_name(*host).to_owned()).collect();
-        self.reporter.report(&Event::PlayStarted { play: play.name.clone(), hosts: names });
+        self.held = (!self.touched).then(Vec::new);
+        self.report(Event::PlayStarted { play: play.name.clone(), hosts: names });
         self.released.clear();
         self.undoing = Undoing::default();
         match ordered {
@@ -129,12 +133,13 @@ impl<'a> Run<'a> {
             Err(error) if !self.touched => return Err(vec![*error]),
             Err(error) => living.iter().for_each(|host| self.fail(*host, error.clone())),
         }
+        self.held.take().into_iter().flatten().for_each(|event| self.report(event));
         let batches = play.batches();
         for (number, batch) in batches.iter().enumerate() {
             let batch: Vec<HostId> = batch.iter().copied().filter(|host| !self.host(*host).out).collect();
             if batches.len() > 1 && !batch.is_empty() {
                 let hosts = batch.iter().map(|host| self.planner.host_name(*host).to_owned()).collect();
-                self.reporter.report(&Event::BatchStarted { batch: number + 1, of: batches.len(), hosts });
+                self.report(Event::BatchStarted { batch: number + 1, of: batches.len(), hosts });
             }
             self.batch(&play, &batch);
             if self.interrupted || self.stopping.is_some() {
@@ -146,7 +151,7 @@ impl<'a> Run<'a> {
             }
         }
         if let Some(reason) = self.stopping.clone() {
-            self.reporter.report(&Event::PlayAborted { play: play.name.clone(), reason: reason.clone() });
+            self.report(Event::PlayAborted { play: play.name.clone(), reason: reason.clone() });
         }
         if self.interrupted || self.stopping.is_some() {
             for host in living {
@@ -241,7 +246,7 @@ impl<'a> Run<'a> {
             Ok(()) => {
                 if !sent.is_empty() {
                     let host = self.planner.host_name(id).to_owned();
-                    self.reporter.report(&Event::RequestSent { host, tasks: sent.len() });
+                    self.report(Event::RequestSent { host, tasks: sent.len() });
                 }
                 sent.iter().for_each(|task| self.undoing.sent(task.requested_by, id, task.wire.id));
                 let host = self.host(id);
@@ -260,7 +265,7 @@ impl<'a> Run<'a> {
         match happening {
             Happening::Ready { host, facts, millis, agent_sent } => {
                 let name = self.planner.host_name(host).to_owned();
-                self.reporter.report(&Event::HostConnected { host: name, millis, agent_sent });
+                self.report(Event::HostConnected { host: name, millis, agent_sent });
                 self.planner.set_facts(host, facts);
                 self.advance_waiting();
             }
@@ -268,7 +273,7 @@ impl<'a> Run<'a> {
             Happening::Message { host, message } => self.hear(host, message),
             Happening::Log { host, line } => {
                 let host = Some(self.planner.host_name(host).to_owned());
-                self.reporter.report(&Event::Message { host, level: Level::Debug, text: line });
+                self.report(Event::Message { host, level: Level::Debug, text: line });
             }
             Happening::Interrupted => self.interrupt(),
         }
@@ -284,7 +289,7 @@ impl<'a> Run<'a> {
         if !shown {
             self.host(id).counts.failed += 1;
             let host = self.planner.host_name(id).to_owned();
-            self.reporter.report(&Event::HostFailed { host, error });
+            self.report(Event::HostFailed { host, error });
         }
         self.undo_part_of(id);
     }
@@ -293,7 +298,7 @@ impl<'a> Run<'a> {
         self.forecast_ended = true;
         self.leave(id, &error);
         let host = self.planner.host_name(id).to_owned();
-        self.reporter.report(&Event::ForecastEnded { host, error });
+        self.report(Event::ForecastEnded { host, error });
     }
 
     fn leave(&mut self, id: HostId, error: &Diagnostic) {
@@ -318,7 +323,7 @@ impl<'a> Run<'a> {
         host.busy = false;
         host.gathering = false;
         let tasks: Vec<_> = std::mem::take(&mut host.in_flight).into_values().chain(std::mem::take(&mut host.pending)).collect();
-        self.reporter.report(&match error.kind {
+        self.report(match error.kind {
             Kind::Unreachable => Event::HostUnreachable { host: name, error: Box::new(error.clone()) },
             _ => Event::HostFailed { host: name, error: Box::new(error.clone()) },
         });
@@ -336,7 +341,7 @@ impl<'a> Run<'a> {
     fn interrupt(&mut self) {
         self.interrupted = true;
         let text = "interrupted: each host finishes its current change; press Ctrl-C again to stop at once".to_owned();
-        self.reporter.report(&Event::Message { host: None, level: Level::Warning, text });
+        self.report(Event::Message { host: None, level: Level::Warning, text });
         let busy: Vec<HostId> = self.hosts.iter().filter(|(_, host)| host.busy).map(|(id, _)| *id).collect();
         for id in busy {
             if self.sessions.send(id, &ToAgent::Cancel).is_err() {
@@ -345,7 +350,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn finish(self) -> End {
+    fn finish(mut self) -> End {
         let ids: Vec<HostId> = self.hosts.keys().copied().collect();
         for id in ids {
             if self.sessions.is_ready(id) {
@@ -356,7 +361,7 @@ impl<'a> Run<'a> {
         let counts: BTreeMap<_, _> = self.hosts.iter().map(|(id, host)| (self.planner.host_name(*id).to_owned(), host.counts)).collect();
         let failed = self.hosts.iter().filter(|(_, host)| host.failed).map(|(id, _)| self.planner.host_name(*id).to_owned()).collect();
         let code = self.code();
-        self.reporter.report(&Event::Recap(Recap {
+        self.report(Event::Recap(Recap {
             hosts: counts,
             run: self.settings.run.clone(),
             check: self.settings.check,
@@ -407,10 +412,18 @@ impl<'a> Run<'a> {
         self.hosts.iter().any(|(id, host)| !host.out && self.sessions.is_connecting(*id))
     }
 
+    /// Tells an event, or keeps it until the play is known to be valid.
+    pub(super) fn report(&mut self, event: Event) {
+        match &mut self.held {
+            Some(held) => held.push(event),
+            None => self.reporter.report(&event),
+        }
+    }
+
     pub(super) fn say_messages(&mut self) {
         for message in self.planner.take_messages() {
             let host = message.host.map(|host| self.planner.host_name(host).to_owned());
-            self.reporter.report(&Event::Message { host, level: message.level, text: message.text });
+            self.report(Event::Message { host, level: message.level, text: message.text });
         }
     }
 }

@@ -82,7 +82,7 @@ impl Run<'_> {
             Ok(()) => {
                 self.host(host).busy = true;
                 let host = self.planner.host_name(host).to_owned();
-                self.reporter.report(&Event::UndoStarted { host, failed });
+                self.report(Event::UndoStarted { host, failed });
                 self.undoing.at_work = Some(part);
             }
             Err(_) => self.not_undone(&part),
@@ -102,7 +102,7 @@ impl Run<'_> {
         let host = self.host(id);
         host.reported += 1;
         let event = step(play, name, host.reported, &mut host.counts, outcome);
-        self.reporter.report(&event);
+        self.report(event);
     }
 
     /// A host says that it has taken its part back, or is gone.
@@ -113,14 +113,14 @@ impl Run<'_> {
         }
         let (host, failed) = (self.planner.host_name(id).to_owned(), self.planner.host_name(part.failed).to_owned());
         let complete = part.complete && !self.interrupted;
-        self.reporter.report(&Event::UndoEnded { host, failed, complete });
+        self.report(Event::UndoEnded { host, failed, complete });
     }
 
     fn not_undone(&mut self, part: &Part) {
         let why = if self.interrupted { "the run was interrupted" } else { "it cannot be reached" };
         let name = self.planner.host_name(part.host).to_owned();
         let text = format!("what this play did here stands, since {why}: `kplay undo {}` takes the run back", self.run_name());
-        self.reporter.report(&Event::Message { host: Some(name), level: Level::Warning, text });
+        self.report(Event::Message { host: Some(name), level: Level::Warning, text });
     }
 }
 

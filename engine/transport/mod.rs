@@ -27,6 +27,7 @@ pub use agents::Agents;
 pub use auth::{AskPassphrase, ask_passphrases_with};
 pub use host_keys::SeenKey;
 pub use poll::{Arrival, PollLoop};
+pub use ssh_config::account_name;
 pub use stream::{FarEnd, StreamLink};
 
 /// Reaches a host, brings the agent there if it is missing, and starts it. Blocks, for at most `target.timeout` until

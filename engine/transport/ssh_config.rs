@@ -59,7 +59,12 @@ pub(super) fn home() -> PathBuf {
 
 /// Returns the name of the local user.
 pub(super) fn local_user() -> String {
-    passwd_field(0).or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_owned())
+    account_name().unwrap_or_else(|| "root".to_owned())
+}
+
+/// Returns the name of this process's account, if it has one.
+pub fn account_name() -> Option<String> {
+    passwd_field(0).or_else(|| std::env::var("USER").ok())
 }
 
 /// Returns a field of the local user's line in `/etc/passwd`.
