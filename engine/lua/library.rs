@@ -81,6 +81,7 @@ pub(super) fn add(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<()> {
     into(&globals).add("authority", |lua, shared, folder: LuaValue| super::keys::authority(lua, shared, &folder))?;
     into(&globals).add("key_pair", super::keys::key_pair)?;
     into(&globals).add("read_file", |lua, shared, name: LuaValue| read_file(lua, shared, &name))?;
+    globals.raw_set("check_mode", shared.options.check)?;
     if let Some(localhost) = shared.inventory.host("localhost") {
         globals.raw_set("localhost", host_object(lua, shared, localhost.number)?)?;
     }

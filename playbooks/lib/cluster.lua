@@ -99,4 +99,24 @@ function cluster.apiserver(host, steps)
   })
 end
 
+-- Gives a proxy some steps of role apiserver-proxy, in front of all masters.
+function cluster.proxy(host, steps)
+  local upstreams = {}
+  for _, master in ipairs(hosts("masters")) do
+    table.insert(upstreams, cluster.reached_as(master) .. ":" .. string.format("%d", master.vars:get("secure_port", 6443)))
+  end
+  host:role("apiserver-proxy", { upstreams = upstreams, steps = steps })
+end
+
+-- Gives a proxy some steps of role keepalived, beside the other proxies.
+function cluster.keepalived(host, steps)
+  local peers = {}
+  for _, other in ipairs(hosts("proxies")) do
+    if other.name ~= host.name then
+      table.insert(peers, { address = other.vars.address, priority = other.vars.priority })
+    end
+  end
+  host:role("keepalived", { peers = peers, steps = steps })
+end
+
 return cluster

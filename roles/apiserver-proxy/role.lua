@@ -94,13 +94,11 @@ return {
     end
     examine(p)
 
-    if steps.configure or steps.serve then
+    if steps.configure then
       host:command(
         { command = "sh -s", stdin = outside_its_unit, reads_only = true },
         { name = "nginx runs in its unit alone", tags = "system" }
       )
-    end
-    if steps.configure then
       host:template({ src = "nginx.conf.j2", dest = p.nginx_conf, mode = "0644", parents = true, validate = validate })
     end
     if steps.install then

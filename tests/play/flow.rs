@@ -139,3 +139,16 @@ fn reading_what_cannot_be_known_ends_the_forecast_of_that_host_alone() {
     assert!(ran.stdout.contains("~ b  copy /all"), "{}", ran.stdout);
     assert!(!ran.stdout.contains("~ a  copy /all"), "{}", ran.stdout);
 }
+
+#[test]
+fn a_playbook_knows_whether_it_is_a_forecast() {
+    let play = r#"
+        play { name = "mode", hosts = "all", run = function(host)
+          host:copy({ dest = "/mode", content = check_mode and "forecast" or "apply" })
+          host:command({ command = "false" }, { when = not check_mode, ignore_errors = true })
+        end }
+    "#;
+    let forecast = hosts(&["a"]).playbook(play).args(["--check", "--diff"]).stdout_has("+forecast").run();
+    assert!(forecast.stdout.contains("skipped=1"), "{}", forecast.stdout);
+    assert_eq!(forecast.then().args(["play.lua"]).any_stdout().run().text("a/mode"), "apply");
+}

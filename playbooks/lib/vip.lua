@@ -1,0 +1,82 @@
+-- The address that proxies hold in turn: who holds it, who should, and waiting until it has moved.
+
+local vip = {}
+
+-- Looks whether a proxy holds the address. Returns that, and the time of its clock in seconds.
+function vip.look(host)
+  local script = string.format('date +%%s.%%N; ip -o address show to "%s"', host.vars.vip)
+  local seen = host:command(
+    { command = "sh -s", stdin = script, reads_only = true },
+    { name = "who holds " .. host.vars.vip, tags = "system" }
+  )
+  local time, line = seen.stdout:match("^(%S+)\n(.*)$")
+  return line ~= "", tonumber(time)
+end
+
+-- Returns the proxies that hold the address.
+function vip.holders()
+  local holders = {}
+  for _, host in ipairs(hosts("proxies")) do
+    if vip.look(host) then
+      table.insert(holders, host)
+    end
+  end
+  return holders
+end
+
+-- Returns the proxy with the highest priority.
+function vip.preferred()
+  local best
+  for _, host in ipairs(hosts("proxies")) do
+    if not best or host.vars.priority > best.vars.priority then
+      best = host
+    end
+  end
+  return best
+end
+
+local function names(list)
+  local words = {}
+  for _, host in ipairs(list) do
+    table.insert(words, host.name)
+  end
+  return #words > 0 and table.concat(words, " and ") or "nobody"
+end
+
+-- Returns the one proxy that holds the address, and fails when there is none or more than one.
+function vip.holder()
+  local holders = vip.holders()
+  if #holders ~= 1 then
+    local first = hosts("proxies")[1]
+    first:fail(names(holders) .. " holds " .. first.vars.vip .. ", and exactly one proxy should: see `journalctl -u keepalived` on the proxies")
+  end
+  return holders[1]
+end
+
+-- Waits until a proxy for which `wanted` returns true is the only one to hold the address, some times in a row. Returns it.
+function vip.wait(wanted, seconds)
+  local patience, calm, holders = hosts("proxies")[1], 0, {}
+  local _, now = vip.look(patience)
+  local deadline = now + seconds
+  while now < deadline do
+    holders = vip.holders()
+    calm = #holders == 1 and wanted(holders[1]) and calm + 1 or 0
+    if calm == 5 then
+      return holders[1]
+    end
+    patience:command({ command = "sleep 0.1", reads_only = true })
+    _, now = vip.look(patience)
+  end
+  patience:fail("after " .. seconds .. " s " .. names(holders) .. " holds " .. patience.vars.vip .. ": see `journalctl -u keepalived` on the proxies")
+end
+
+-- Fails unless a proxy could take the address over: both services run, and its port is open.
+function vip.healthy(host)
+  for _, unit in ipairs({ "nginx", "keepalived" }) do
+    host:wait_for({ unit = unit, state = "active", timeout = 5 })
+  end
+  local port = string.format("%d", host.vars:get("proxy_port", 7443))
+  host:command({ command = { "/etc/keepalived/check_port.sh", port }, reads_only = true }, { name = "port " .. port .. " is open" })
+end
+
+return vip

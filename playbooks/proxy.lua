@@ -1,0 +1,71 @@
+-- The layer-4 proxies in front of the apiservers, and the address that they hold in turn, as document 001 sets them up in 4.3.
+--
+--   kplay playbooks/proxy.lua -i inventory/hdss7.yaml --check --diff    says what it would do
+--   kplay playbooks/proxy.lua -i inventory/hdss7.yaml                   does it
+--
+-- It needs the groups `proxies` and `masters`. One proxy is changed at a time: the preferred one first, so that it is the first
+-- to take the address, or, once there is a holder, that one last.
+
+local cluster = require "cluster"
+local vip = require "vip"
+
+-- Who holds the address before anything is done.
+local holds = {}
+
+play {
+  name = "who holds the address",
+  hosts = "proxies",
+  run = function(host)
+    holds[host.name] = vip.look(host)
+  end,
+}
+
+play {
+  name = "proxies, the holder of the address last",
+  hosts = "proxies",
+  order = function(list)
+    table.sort(list, function(one, other)
+      if holds[one.name] ~= holds[other.name] then
+        return not holds[one.name]
+      end
+      return one.vars.priority > other.vars.priority
+    end)
+    return list
+  end,
+  serial = 1,
+  any_error_stops = true,
+  run = function(host)
+    -- All files come before the first package, so that a forecast can be sure of them.
+    cluster.proxy(host, { "configure" })
+    cluster.keepalived(host, { "configure" })
+    cluster.proxy(host, { "install", "serve", "check" })
+
+    -- Every master that serves is reached through this proxy before its keepalived may take the address.
+    local port = string.format("%d", host.vars:get("proxy_port", 7443))
+    for _, master in ipairs(hosts("masters")) do
+      master:command({
+        command = {
+          "kubectl", "--server=https://" .. host.vars.address .. ":" .. port, "--tls-server-name=" .. cluster.reached_as(master),
+          "get", "--raw=/readyz",
+        },
+        env = { KUBECONFIG = master.vars:get("admin_kubeconfig", "/root/.kube/config") },
+        onlyif = "systemctl is-active --quiet kube-apiserver",
+        reads_only = true,
+      }, { name = "/readyz through " .. host.name, when = not check_mode, retries = 10, delay = 1, tags = "system" })
+    end
+
+    cluster.keepalived(host, { "install", "serve", "check" })
+  end,
+}
+
+play {
+  name = "exactly one proxy holds the address",
+  hosts = "localhost",
+  tags = "system",
+  run = function()
+    if not check_mode then
+      local holder = vip.wait(function() return true end, 30)
+      print(holder.name .. " holds " .. holder.vars.vip)
+    end
+  end,
+}
