@@ -26,6 +26,15 @@ const REQUEST: &str = r#"{
     "names": [{ "C": "CN", "ST": "beijing", "L": "beijing", "O": "organizational", "OU": "organizational units" }]
 }"#;
 
+/// That of the document's client, which has no names.
+const CLIENT: &str = r#"{
+    "CN": "k8s-node",
+    "hosts": [
+    ],
+    "key": { "algo": "rsa", "size": 2048 },
+    "names": [{ "C": "CN", "ST": "beijing", "L": "beijing", "O": "organizational", "OU": "organizational units" }]
+}"#;
+
 const CONFIG: &str = r#"{ "signing": { "default": { "expiry": "8760h" }, "profiles": {
     "server": { "expiry": "175200h", "usages": ["signing", "key encipherment", "server auth"] },
     "client": { "expiry": "8760h", "usages": ["signing", "key encipherment", "client auth"] },
@@ -116,7 +125,8 @@ fn certificates_equal_those_of_cfssl() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("csr.json"), REQUEST).unwrap();
+    fs::write(folder.path().join("server.json"), REQUEST).unwrap();
+    fs::write(folder.path().join("client.json"), CLIENT).unwrap();
     fs::write(folder.path().join("config.json"), CONFIG).unwrap();
     let own = AuthorityOptions { common_name: Some("tests".into()), organization: Some("od".into()), ..AuthorityOptions::default() };
     kept(&folder.path().join("own"), &own).unwrap();
@@ -131,17 +141,22 @@ fn certificates_equal_those_of_cfssl() {
     }
     let (_, host_request) = make_request(None, "rsa:2048").unwrap();
     for authority in ["own", "rsa", "ecdsa"] {
-        for profile in ["server", "client", "peer"] {
+        for (file, request, profile) in [
+            ("server.json", REQUEST, "server"),
+            ("server.json", REQUEST, "client"),
+            ("server.json", REQUEST, "peer"),
+            ("client.json", CLIENT, "client"),
+        ] {
             let (ca, key) = (format!("-ca={authority}/ca.pem"), format!("-ca-key={authority}/ca-key.pem"));
             let profile_flag = format!("-profile={profile}");
-            let made = run(folder.path(), "cfssl", &["gencert", &ca, &key, "-config=config.json", &profile_flag, "csr.json"]);
+            let made = run(folder.path(), "cfssl", &["gencert", &ca, &key, "-config=config.json", &profile_flag, file]);
             let theirs: serde_json::Value = serde_json::from_str(&made).unwrap();
             let opened = kept(&folder.path().join(authority), &options()).unwrap();
-            let ours = opened.sign(&specification(REQUEST, profile), &host_request).unwrap();
-            assert_eq!(described(&ours), described(theirs["cert"].as_str().unwrap()), "{authority} {profile}");
+            let ours = opened.sign(&specification(request, profile), &host_request).unwrap();
+            assert_eq!(described(&ours), described(theirs["cert"].as_str().unwrap()), "{authority} {file} {profile}");
             let dues = kplay_modules::cert::Dues {
                 authority: Some(opened.certificate_pem()),
-                spec: &specification(REQUEST, profile),
+                spec: &specification(request, profile),
                 renew_before: 0,
                 now: certificate::now(),
             };

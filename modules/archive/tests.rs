@@ -276,7 +276,10 @@ fn what_comes_out_is_what_tar_makes() {
         printf hello > top/bin/run; chmod 4755 top/bin/run; ln top/bin/run top/bin/hard; ln -s run top/bin/soft; ln -s /nowhere top/dangling
         head -c 700000 /dev/zero | tr '\\0' x > top/etc/deep/large; : > top/etc/none; chmod 0600 top/etc/none; chmod 0750 top/etc
         truncate -s 1M top/etc/sparse; printf tail >> top/etc/sparse; chmod 1777 top/empty
-        name=$(printf 'n%.0s' $(seq 1 150)); printf long > top/etc/$name; printf 'ü' > 'top/etc/ü ö'";
+        name=$(printf 'n%.0s' $(seq 1 150)); printf long > top/etc/$name; printf 'ü' > 'top/etc/ü ö'
+        mkdir top/shared; chmod 2775 top/shared; printf x > top/shared/secret; chmod 0000 top/shared/secret
+        ln -P top/bin/soft top/bin/soft-hard; printf y > \"$(printf 'top/shared/new\\nline')\"; printf z > 'top/shared/back\\slash'
+        deep=top; for i in 1 2 3 4 5 6; do deep=$deep/$(printf 'd%.0s' $(seq 1 60)); done; mkdir -p $deep; printf deep > $deep/file";
     sh(home.path(), source);
     for (format, options) in
         [("gzip", "-z"), ("xz", "-J --format=posix"), ("zstd", "--zstd -S"), ("plain", "--format=gnu"), ("implied", "--no-recursion -z")]

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says why and ends")]
 
 mod agent;
+mod faults;
 mod flagship;
 mod frames;
 mod lifecycle;
