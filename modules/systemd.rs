@@ -25,7 +25,15 @@
 //! ended well counts as started. Before a unit is started for the first time or with a new unit file, `systemd-analyze verify`
 //! looks at the file, unless `verify = false`. A unit that fails to start shows the last lines of its journal.
 //!
-//! Results: `state` (`active`, `inactive`, `failed` …) and `enabled` (`enabled`, `disabled`, `static` …), as systemd calls them.
+//! Who has to do something before a restart, say, to turn clients away, asks first whether there will be one:
+//!
+//! ```lua
+//! local nginx = host:systemd({ name = "nginx", state = "started", restart_on = {}, only_look = true })
+//! if nginx.pending then host:debug("nginx needs a " .. nginx.pending) end
+//! ```
+//!
+//! Results: `state` (`active`, `inactive`, `failed` …) and `enabled` (`enabled`, `disabled`, `static` …), as systemd calls them;
+//! with `only_look`, `pending`: the `start`, `restart`, `reload` or `stop` that is missing, or nil.
 
 mod watch;
 
@@ -36,6 +44,7 @@ use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::api::change::Record;
 #[cfg(test)]
@@ -68,6 +77,9 @@ pub struct Systemd {
     /// Files and folders whose change reloads the running unit.
     #[serde(default)]
     reload_on: Option<OneOrMany>,
+    /// Whether nothing is done, and the result `pending` says whether the unit has to be started, restarted, reloaded or stopped.
+    #[serde(default)]
+    only_look: bool,
     /// Whether `systemd-analyze verify` must accept a unit file before the unit is started with it.
     #[serde(default = "yes")]
     verify: bool,
@@ -114,6 +126,9 @@ impl Module for Systemd {
         let unit = host.unit(&name)?;
         let found = unit_file(host, &name, &unit)?;
         let mut changes = Vec::new();
+        if self.only_look {
+            return self.look(host, &name, unit);
+        }
 
         if unit.load_state == "masked" {
             match self.masked {
@@ -149,7 +164,7 @@ impl Module for Systemd {
             changes.push(self.act(&name, UnitAction::Mask, "", None));
         }
 
-        let proposal = Proposal::new(changes).with("state", unit.active_state).with("enabled", unit.unit_file_state);
+        let proposal = Proposal::new(changes).with("state", unit.active_state).with("enabled", unit.unit_file_state).with("pending", Value::Null);
         let repeating = matches!(self.state, Some(State::Restarted | State::Reloaded));
         Ok(if repeating { proposal.repeating() } else { proposal })
     }
@@ -165,6 +180,15 @@ impl Module for Systemd {
 }
 
 impl Systemd {
+    /// Says what the unit's activity lacks.
+    fn look(&self, host: &dyn Inspect, name: &str, unit: Unit) -> Result<Proposal, ModuleError> {
+        let action = match self.activity(host, name, &unit)? {
+            Some(Change::Unit { action, .. }) => Some(action.verb()),
+            _ => None,
+        };
+        Ok(Proposal::default().with("state", unit.active_state).with("enabled", unit.unit_file_state).with("pending", action))
+    }
+
     fn wants_to_run(&self) -> bool {
         self.state.is_some_and(|state| state != State::Stopped)
     }
@@ -211,10 +235,13 @@ impl Systemd {
             let reason = match unit.active_state.as_str() {
                 "failed" => "it had failed",
                 "activating" if unit.sub_state == "auto-restart" => "it keeps failing",
+                "activating" if watch.is_some() => "it is starting, perhaps with older files",
                 _ => "",
             };
+            // To start a unit that is starting only waits for that, whatever it was begun with.
+            let action = if unit.active_state == "activating" && watch.is_some() { UnitAction::Restart } else { UnitAction::Start };
             let record = watch.map(|watch| watch.record(host)).transpose()?;
-            return Ok(Some(self.act(name, UnitAction::Start, reason, record)));
+            return Ok(Some(self.act(name, action, reason, record)));
         }
         let (restart, reload) = watch.as_ref().map_or((None, None), |watch| (watch.restart(), watch.reload()));
         // A oneshot unit that has ended is not there to be restarted.

@@ -216,7 +216,7 @@ local function shared_files()
       local file = state[host.name] and state[host.name].files[flag]
       if file and file.digest == usual then
         table.insert(on, host.name)
-      elseif usual and state[host.name] then
+      elseif usual and state[host.name] and state[host.name].processes["kube-apiserver"] then
         complain(host, "--" .. flag .. (file and " " .. file.path .. " differs from the other masters'" or " is not set as on the other masters"))
       end
     end

@@ -32,6 +32,15 @@ if [ -z "$tree" ]; then
 fi
 cd "$tree"
 tree=$PWD
+# This copy of reflect2 calls into Go's runtime, where since Go 1.18 the iterator over a map is passed in and not returned. Unchanged,
+# the programs die now and then when they write an object as JSON.
+reflect2=vendor/github.com/modern-go/reflect2
+if ! grep -q ', it \*hiter' "$reflect2/unsafe_link.go"; then
+  sed -i -e 's/^func mapiterinit(rtype unsafe.Pointer, m unsafe.Pointer) \*hiter$/func mapiterinit(rtype unsafe.Pointer, m unsafe.Pointer, it *hiter)/' \
+    -e 's/^\t.. rest fields are ignored$/\tpointers [6]unsafe.Pointer\n\tnumbers [5]uintptr/' "$reflect2/unsafe_link.go"
+  sed -i -e 's/^\treturn &UnsafeMapIterator{$/\tit := new(hiter)\n\tmapiterinit(type2.rtype, *(*unsafe.Pointer)(obj), it)\n&/' \
+    -e 's/mapiterinit(type2.rtype, \*(\*unsafe.Pointer)(obj)),$/it,/' "$reflect2/unsafe_map.go"
+fi
 mkdir -p .go/src/k8s.io
 ln -sfn "$tree" .go/src/k8s.io/kubernetes
 cd .go/src/k8s.io/kubernetes

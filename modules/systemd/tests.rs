@@ -416,3 +416,32 @@ fn without(mut host: Fake, path: &str) -> Fake {
     host.perform(&Change::Remove { path: path.into(), before }, &mut crate::api::fake::Alone).unwrap();
     host
 }
+
+#[test]
+fn a_look_says_what_is_missing_and_does_nothing() {
+    let look = |host: &Fake, more: &Value| {
+        let mut arguments = json!({ "name": "app", "state": "started", "only_look": true, "restart_on": "/etc/app" });
+        arguments.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let proposal = module(arguments).unwrap().check(host).unwrap();
+        assert!(proposal.changes.is_empty());
+        proposal.output["pending"].clone()
+    };
+    let none = json!({});
+    assert_eq!(look(&running(), &none), Value::Null);
+    assert_eq!(look(&running().at(300).file("/etc/app/conf", "new"), &none), "restart");
+    assert_eq!(look(&running().at(300).file("/etc/other", "new"), &json!({ "reload_on": "/etc/other" })), "reload");
+    assert_eq!(look(&running_as(|unit| unit.active_state = "failed".into()), &none), "start");
+    assert_eq!(look(&running(), &json!({ "state": "stopped" })), "stop");
+    assert_eq!(look(&Fake::new(), &none), "start", "a unit that is yet to come");
+}
+
+#[test]
+fn a_unit_that_is_starting_by_itself_is_started_anew() {
+    let starting = running_as(|unit| (unit.active_state, unit.sub_state) = ("activating".into(), "start".into()));
+    let look = |restart_on: Value| {
+        let arguments = json!({ "name": "app", "state": "started", "only_look": true, "restart_on": restart_on });
+        module(arguments).unwrap().check(&starting).unwrap().output["pending"].clone()
+    };
+    assert_eq!(look(json!("/etc/app")), "restart");
+    assert_eq!(look(Value::Null), "start", "nobody asks with which files");
+}

@@ -72,13 +72,14 @@ function cluster.pki(host)
   })
 end
 
--- Gives a master the programs of the release that the inventory names.
-function cluster.binaries(host)
+-- Gives a master the programs of the release that the inventory names: unpacks them beside those in use, turns the link, or both.
+function cluster.binaries(host, steps)
   local built = env("KPLAY_CACHE", "/var/cache/kplay") .. "/kubernetes-server-linux-amd64.tar.gz"
   host:role("kubernetes-binaries", {
     version = host.vars.kubernetes_version,
     archive = host.vars:get("kubernetes_archive", built),
     checksum = host.vars:get("kubernetes_checksum", ""),
+    steps = steps,
   })
 end
 
@@ -89,7 +90,7 @@ end
 
 -- Gives a master some steps of role kube-apiserver.
 function cluster.apiserver(host, steps)
-  host:role("kube-apiserver", {
+  return host:role("kube-apiserver", {
     apiserver_count = #hosts("masters"),
     etcd_servers = cluster.etcd_endpoints(),
     local_etcd = cluster.is_in(host, "etcd"),

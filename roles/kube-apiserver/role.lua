@@ -30,8 +30,9 @@ return {
     steps = {
       type = "list",
       default = { "configure", "serve", "check" },
-      items = { type = "string", choices = { "configure", "serve", "check" } },
-      doc = "The document's steps three to five: `configure` writes files, `serve` runs the service, `check` looks whether it works.",
+      items = { type = "string", choices = { "configure", "pending", "serve", "check" } },
+      doc = "The document's steps three to five: `configure` writes files, `serve` runs the service, `check` looks whether it works. "
+        .. "`pending`, by itself, returns what `serve` would do to the service: `start`, `restart` or nil.",
     },
     timeout = { type = "integer", default = 120, doc = "Seconds within which it has to serve." },
   },
@@ -49,6 +50,11 @@ return {
       host:copy({ src = "audit.yml", dest = policy, mode = "0644" })
       local unit = "/usr/lib/systemd/system/kube-apiserver.service"
       host:template({ src = "kube-apiserver.service.j2", dest = unit, mode = "0644", parents = true })
+    end
+
+    if steps.pending then
+      local look = { name = "kube-apiserver", state = "started", restart_on = { policy, p.ssl_folder }, only_look = true }
+      return host:systemd(look, { name = "does kube-apiserver have to start anew?", tags = "system" }).pending
     end
 
     if steps.serve then

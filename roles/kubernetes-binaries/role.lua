@@ -15,25 +15,40 @@ return {
     version = { type = "string", required = true, doc = "The release, as its folder is to be called: `v1.21.1`." },
     folder = { type = "string", default = "/usr/local", doc = "Where the release's folder and the link go." },
     master_owner = { type = "string", default = "root", doc = "Owner of what is installed. When empty, owners are left alone." },
+    steps = {
+      type = "list",
+      default = { "unpack", "link" },
+      items = { type = "string", choices = { "unpack", "link" } },
+      doc = "What is done: `unpack` puts the release beside others, `link` makes it the one in use.",
+    },
     bin_folder = { type = "string", default = "/usr/local/bin", doc = "Folder of the search path that gets a link for each program." },
   },
 
   run = function(host, p)
+    local steps = {}
+    for _, step in ipairs(p.steps) do
+      steps[step] = true
+    end
     local owner = p.master_owner ~= "" and p.master_owner or nil
     local link = p.folder .. "/kubernetes-server"
     local release = link .. "-" .. p.version
 
-    -- Only what runs is kept: no sources, no container images. They are never unpacked, and removed where they lie about.
-    host:archive({
-      src = p.archive,
-      checksum = p.checksum ~= "" and p.checksum or nil,
-      dest = release,
-      strip = 1,
-      exclude = { "kubernetes-src.tar.gz", "*.tar", "*_tag" },
-      owner = owner,
-      group = owner,
-      parents = true,
-    })
+    if steps.unpack then
+      -- Only what runs is kept: no sources, no container images. They are never unpacked, and removed where they lie about.
+      host:archive({
+        src = p.archive,
+        checksum = p.checksum ~= "" and p.checksum or nil,
+        dest = release,
+        strip = 1,
+        exclude = { "kubernetes-src.tar.gz", "*.tar", "*_tag" },
+        owner = owner,
+        group = owner,
+        parents = true,
+      })
+    end
+    if not steps.link then
+      return
+    end
     host:file({ path = p.bin_folder, state = "directory", parents = true })
     host:file({ path = link, state = "link", target = release })
     for _, program in ipairs(programs) do

@@ -1,0 +1,151 @@
+-- Changes to running masters, one at a time and safe by construction:
+--
+-- - before a master stops serving, all others are ready and every member of etcd is healthy, so that it can lose one;
+-- - the proxies send it no new connections meanwhile;
+-- - afterwards it is ready, and so is what clients reach through the shared address, several times in a row;
+-- - when anything of that fails, what has been done for this master is undone, on it and at the proxies, and the run stops.
+--
+-- No master is the first one: those that do not serve come first, for nobody misses them, whoever holds the shared address last.
+--
+--   local rolling = require "rolling"
+--   rolling.ask()
+--   rolling.masters({ name = "…", run = function(master) … end, pending = function(master) … end })
+
+local cluster = require "cluster"
+local health = require "health"
+
+local rolling = {}
+
+-- What was seen when the run began, by host name.
+local serves, holds, proxies = {}, {}, {}
+
+-- Returns the masters as a proxy knows them.
+local function upstream(master)
+  return cluster.reached_as(master) .. ":" .. string.format("%d", master.vars:get("secure_port", 6443))
+end
+
+-- Declares the play that looks who serves. It has to come first in a run: later, forecasts could not tell any more.
+function rolling.ask()
+  play {
+    name = "who serves",
+    hosts = #health.hosts_of("proxies") > 0 and "masters:proxies" or "masters",
+    tags = "system",
+    run = function(host)
+      if cluster.is_in(host, "masters") then
+        local unit = host:systemd({ name = "kube-apiserver", only_look = true }, { name = "is kube-apiserver active?" })
+        if not unit.skipped and unit.state == "active" then
+          local ready = health.ready(host, health.serves_at(host), { timeout = 10 }, { name = "is it ready?", ignore_errors = true })
+          serves[host.name] = not ready.failed
+        end
+      end
+      if cluster.is_in(host, "proxies") then
+        local nginx = host:command(
+          { command = { "grep", "-q", "upstream kube-apiserver", host.vars:get("nginx_conf", "/etc/nginx/nginx.conf") }, reads_only = true, ok_codes = { 0, 1, 2 } },
+          { name = "does it stand in front of apiservers?" }
+        )
+        proxies[host.name] = not nginx.skipped and nginx.code == 0
+        for _, list in pairs(host.facts.addresses) do
+          for _, address in ipairs(list) do
+            holds[host.name] = holds[host.name] or address == host.vars:get("vip")
+          end
+        end
+      end
+    end,
+  }
+end
+
+-- Returns whether a master served when the run began.
+function rolling.serves(master)
+  return serves[master.name] == true
+end
+
+-- Puts hosts in order: those that do not serve, those that do, the one that holds the shared address.
+function rolling.order(list)
+  local function rank(host)
+    return holds[host.name] and 3 or serves[host.name] and 2 or 1
+  end
+  local ordered = {}
+  for wanted = 1, 3 do
+    for _, host in ipairs(list) do
+      if rank(host) == wanted then
+        table.insert(ordered, host)
+      end
+    end
+  end
+  return ordered
+end
+
+-- Tells the proxies which masters get no new connections.
+function rolling.drain(drained)
+  local upstreams, down = {}, {}
+  for _, master in ipairs(hosts("masters")) do
+    table.insert(upstreams, upstream(master))
+  end
+  for _, master in ipairs(drained) do
+    table.insert(down, upstream(master))
+  end
+  for _, proxy in ipairs(health.hosts_of("proxies")) do
+    if proxies[proxy.name] then
+      proxy:role("apiserver-proxy", { upstreams = upstreams, drained = down, steps = { "configure", "serve" } }, { tags = "system" })
+    end
+  end
+end
+
+-- Waits until the cluster can do without this master.
+function rolling.can_do_without(master)
+  local asked
+  for _, other in ipairs(hosts("masters")) do
+    if other.name ~= master.name then
+      asked = other
+      health.ready(other, health.serves_at(other), {}, { name = other.name .. " is ready, so that " .. master.name .. " may stop", tags = "system" })
+    end
+  end
+  health.etcd(asked or master, {}, { name = "etcd can lose a member, so that " .. master.name .. " may stop", tags = "system" })
+end
+
+-- Waits until a master serves, and clients are served through the shared address.
+function rolling.is_back(master)
+  health.ready(master, health.serves_at(master), { timeout = 120, consecutive = 3 }, { name = master.name .. " is ready, three times in a row", tags = "system" })
+end
+
+local function is_served_through_proxies(master)
+  local shared = health.shared_endpoint(master)
+  local any = false
+  for _, proxy in ipairs(health.hosts_of("proxies")) do
+    any = any or holds[proxy.name]
+  end
+  if shared and any then
+    health.ready(master, shared, { timeout = 60, consecutive = 3, interval = 0.5 }, { name = shared .. " is ready, three times in a row", tags = "system" })
+  end
+end
+
+-- Declares a play that changes masters one at a time.
+--   run(master)      changes it and sees to it that it serves again
+--   pending(master)  whether that stops a running apiserver; asked after `prepare`; without it, always
+--   prepare(master)  what is done to it before, while it goes on serving
+function rolling.masters(spec)
+  play {
+    name = spec.name,
+    hosts = "masters",
+    order = rolling.order,
+    serial = 1,
+    any_error_stops = true,
+    undo_on_failure = true,
+    run = function(master)
+      if spec.prepare then
+        spec.prepare(master)
+      end
+      if not rolling.serves(master) or spec.pending and not spec.pending(master) then
+        return spec.run(master)
+      end
+      rolling.can_do_without(master)
+      rolling.drain({ master })
+      spec.run(master)
+      rolling.is_back(master)
+      rolling.drain({})
+      is_served_through_proxies(master)
+    end,
+  }
+end
+
+return rolling
