@@ -281,7 +281,7 @@ local function etcd()
 end
 
 local function proxies()
-  local list = health.hosts_of("proxies")
+  local list = health.proxies()
   local vip, holders, kept = nil, {}, false
   local rows = { row("PROXY", "NGINX", "PORT", "KEEPALIVED", "SHARED ADDRESS") }
   for _, host in ipairs(list) do

@@ -194,8 +194,10 @@ local function run_and_flush(f, ...)
   return flushed(f(...))
 end
 
--- Runs `f` and waits for all tasks that it asked for, so that their failures are caught, too.
+-- Runs `f` and waits for all tasks that it asked for, so that their failures are caught, too. What was asked for before is waited
+-- for first: its failures are not this call's, and pass by.
 local function protected(f, ...)
+  flush()
   local depth = rust.role_depth()
   local results = pack(raw_xpcall(run_and_flush, rust.explain, f, ...))
   if not results[1] then

@@ -100,13 +100,18 @@ function cluster.apiserver(host, steps)
   })
 end
 
--- Gives a proxy some steps of role apiserver-proxy, in front of all masters.
-function cluster.proxy(host, steps)
+-- Returns a master as proxies know it: `10.4.7.21:6443`.
+local function upstream(master)
+  return cluster.reached_as(master) .. ":" .. string.format("%d", master.vars:get("secure_port", 6443))
+end
+
+-- Gives a proxy some steps of role apiserver-proxy, in front of all masters. To a master that is `drained` it sends nobody new.
+function cluster.proxy(host, steps, drained)
   local upstreams = {}
   for _, master in ipairs(hosts("masters")) do
-    table.insert(upstreams, cluster.reached_as(master) .. ":" .. string.format("%d", master.vars:get("secure_port", 6443)))
+    table.insert(upstreams, upstream(master))
   end
-  host:role("apiserver-proxy", { upstreams = upstreams, steps = steps })
+  host:role("apiserver-proxy", { upstreams = upstreams, drained = drained and { upstream(drained) } or {}, steps = steps })
 end
 
 -- Gives a proxy some steps of role keepalived, beside the other proxies.

@@ -55,10 +55,10 @@ function health.etcd(master, how, options)
   return results
 end
 
--- Returns the hosts of a group that an inventory need not have.
-function health.hosts_of(group)
-  local known, list = pcall(hosts, group)
-  return known and list or {}
+-- Returns the proxies; an inventory need not have any.
+local has_proxies = pcall(hosts, "proxies")
+function health.proxies()
+  return has_proxies and hosts("proxies") or {}
 end
 
 return health

@@ -19,16 +19,11 @@ local rolling = {}
 -- What was seen when the run began, by host name.
 local serves, holds, proxies = {}, {}, {}
 
--- Returns the masters as a proxy knows them.
-local function upstream(master)
-  return cluster.reached_as(master) .. ":" .. string.format("%d", master.vars:get("secure_port", 6443))
-end
-
 -- Declares the play that looks who serves. It has to come first in a run: later, forecasts could not tell any more.
 function rolling.ask()
   play {
     name = "who serves",
-    hosts = #health.hosts_of("proxies") > 0 and "masters:proxies" or "masters",
+    hosts = #health.proxies() > 0 and "masters:proxies" or "masters",
     tags = "system",
     run = function(host)
       if cluster.is_in(host, "masters") then
@@ -75,18 +70,11 @@ function rolling.order(list)
   return ordered
 end
 
--- Tells the proxies which masters get no new connections.
-function rolling.drain(drained)
-  local upstreams, down = {}, {}
-  for _, master in ipairs(hosts("masters")) do
-    table.insert(upstreams, upstream(master))
-  end
-  for _, master in ipairs(drained) do
-    table.insert(down, upstream(master))
-  end
-  for _, proxy in ipairs(health.hosts_of("proxies")) do
+-- Tells the proxies that a master gets no new connections, or, without one, that all do.
+function rolling.drain(master)
+  for _, proxy in ipairs(health.proxies()) do
     if proxies[proxy.name] then
-      proxy:role("apiserver-proxy", { upstreams = upstreams, drained = down, steps = { "configure", "serve" } }, { tags = "system" })
+      cluster.proxy(proxy, { "configure", "serve" }, master)
     end
   end
 end
@@ -111,7 +99,7 @@ end
 local function is_served_through_proxies(master)
   local shared = health.shared_endpoint(master)
   local any = false
-  for _, proxy in ipairs(health.hosts_of("proxies")) do
+  for _, proxy in ipairs(health.proxies()) do
     any = any or holds[proxy.name]
   end
   if shared and any then
@@ -139,10 +127,10 @@ function rolling.masters(spec)
         return spec.run(master)
       end
       rolling.can_do_without(master)
-      rolling.drain({ master })
+      rolling.drain(master)
       spec.run(master)
       rolling.is_back(master)
-      rolling.drain({})
+      rolling.drain()
       is_served_through_proxies(master)
     end,
   }

@@ -152,3 +152,16 @@ fn a_playbook_knows_whether_it_is_a_forecast() {
     assert!(forecast.stdout.contains("skipped=1"), "{}", forecast.stdout);
     assert_eq!(forecast.then().args(["play.lua"]).any_stdout().run().text("a/mode"), "apply");
 }
+
+#[test]
+fn a_failure_from_before_a_pcall_passes_by_it() {
+    let play = r#"
+        play { name = "one", hosts = "all", run = function(host)
+          host:command({ command = "false" })
+          pcall(function() host:debug("inside") end)
+          host:copy({ dest = "/after", content = "x" })
+        end }
+    "#;
+    let ran = hosts(&["a"]).playbook(play).any_stdout().status(2).run();
+    assert!(!ran.path("a/after").exists(), "{}", ran.stdout);
+}
