@@ -164,7 +164,8 @@ impl Module for Systemd {
             changes.push(self.act(&name, UnitAction::Mask, "", None));
         }
 
-        let proposal = Proposal::new(changes).with("state", unit.active_state).with("enabled", unit.unit_file_state).with("pending", Value::Null);
+        let proposal =
+            Proposal::new(changes).with("state", unit.active_state).with("enabled", unit.unit_file_state).with("pending", Value::Null);
         let repeating = matches!(self.state, Some(State::Restarted | State::Reloaded));
         Ok(if repeating { proposal.repeating() } else { proposal })
     }

@@ -89,6 +89,9 @@ impl Run<'_> {
         let shown = error.clone();
         let requester = task.requested_by;
         let number = task.wire.id;
+        if matches!(outcome.status, Status::Ok | Status::Skipped) {
+            self.undoing.changed_nothing(requester, id, number);
+        }
         let report = Outcome { failure: None, ..outcome };
         let known = output.into_iter().filter(|(_, value)| value != UNKNOWN_FIELD).collect();
         self.finished(task, report, error, known);

@@ -15,7 +15,7 @@ use crate::report::event::{Counts, Event, Level, TaskFinished};
 /// Which tasks of the play that is under way have been sent where, and for whom, and what is being taken back.
 #[derive(Default)]
 pub(super) struct Undoing {
-    /// Numbers of tasks by who asked for them and where they ran.
+    /// Numbers of tasks, but for those that have changed nothing, by who asked for them and where they ran.
     sent: BTreeMap<HostId, BTreeMap<HostId, Vec<u32>>>,
     /// What is to be taken back, in this order.
     waiting: VecDeque<Part>,
@@ -38,6 +38,16 @@ impl Undoing {
     /// Remembers that a task has been sent.
     pub fn sent(&mut self, requester: HostId, host: HostId, task: u32) {
         self.sent.entry(requester).or_default().entry(host).or_default().push(task);
+    }
+
+    /// Forgets a task that has changed nothing.
+    pub fn changed_nothing(&mut self, requester: HostId, host: HostId, task: u32) {
+        let Some(parts) = self.sent.get_mut(&requester) else { return };
+        let Some(tasks) = parts.get_mut(&host) else { return };
+        tasks.retain(|other| *other != task);
+        if tasks.is_empty() {
+            parts.remove(&host);
+        }
     }
 
     /// Returns whether there is anything left to take back.
