@@ -1,7 +1,6 @@
 //! The controller, stage by stage in the order data flows: Config, Inventory, Plan, wire Request and Response, Event.
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they need"))]
 
-pub mod base64;
 pub mod blobs;
 pub mod cli;
 pub mod command;

@@ -5,8 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use serde_json::Value;
 
-use crate::base64;
 use crate::diagnostic::Diagnostic;
+use kplay_modules::api::base64;
 
 /// What is shown instead of a secret.
 pub const MASK: &str = "********";

@@ -15,6 +15,7 @@ pub mod file_diff;
 pub mod group;
 pub mod hosts_file;
 pub mod keepalived;
+pub mod kubeconfig;
 pub mod line;
 pub mod package;
 pub mod shell;
@@ -53,6 +54,7 @@ registry! {
     group::Group,
     hosts_file::HostsFile,
     keepalived::Keepalived,
+    kubeconfig::Kubeconfig,
     line::Line,
     package::Package,
     shell::Shell,

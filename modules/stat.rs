@@ -1,9 +1,9 @@
 //! Looks at a path and says what is there, changing nothing.
 //!
 //! Results: `exists`; `kind`, one of "file", "directory", "link", "other"; `size` in bytes, of a file; `mode`, as "0644"; `owner` and
-//! `group`, by name, or by number where there is no name; `digest`, the SHA-256 of a file's content; `target`, what a link holds;
-//! `mtime`, when the content last changed, in seconds since 1970. What does not apply is nil; if nothing is there, that is all but
-//! `exists`.
+//! `group`, by name, or by number where there is no name; `digest`, the SHA-256 of a file's content; `content`, a file's text, if it
+//! is asked for; `target`, what a link holds; `mtime`, when the content last changed, in seconds since 1970. What does not apply is
+//! nil; if nothing is there, that is all but `exists`. Give the option `sensitive = true` to look at a secret.
 //!
 //! A link is looked at itself, unless `follow = true`: then it is what the link leads to, and a link that leads nowhere does not
 //! exist.
@@ -23,6 +23,9 @@ use serde_json::Value;
 
 use crate::api::{Controller, EntryKind, Fingerprint, Inspect, Module, ModuleError, Owner, Proposal, place};
 
+/// Largest file whose text is returned, bytes.
+const CONTENT_LIMIT: u64 = 1 << 20;
+
 /// Arguments of `stat`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +38,9 @@ pub struct Stat {
     /// Whether a file is read for its `digest`; reading a large one takes time.
     #[serde(default = "yes")]
     digest: bool,
+    /// Whether the text of a file is returned, which may have 1 MiB.
+    #[serde(default)]
+    content: bool,
 }
 
 fn yes() -> bool {
@@ -53,7 +59,7 @@ impl Module for Stat {
         let entry = if self.follow { host.target(&self.path)? } else { host.entry(&self.path)? };
         let Some(entry) = entry else {
             let nothing = Proposal::default().with("exists", false);
-            return Ok(["kind", "size", "mode", "owner", "group", "digest", "target", "mtime"]
+            return Ok(["kind", "size", "mode", "owner", "group", "digest", "content", "target", "mtime"]
                 .into_iter()
                 .fold(nothing, |proposal, field| proposal.with(field, Value::Null)));
         };
@@ -73,6 +79,7 @@ impl Module for Stat {
             .with("owner", shown(&entry.attributes.owner, user)?)
             .with("group", shown(&entry.attributes.group, group)?)
             .with("digest", if is_file && self.digest { self.fingerprint(host)? } else { None })
+            .with("content", if is_file && self.content { Some(self.text(host)?) } else { None })
             .with("target", target)
             .with("mtime", entry.mtime.div_euclid(1_000_000_000)))
     }
@@ -84,6 +91,11 @@ impl Module for Stat {
 }
 
 impl Stat {
+    fn text(&self, host: &dyn Inspect) -> Result<String, ModuleError> {
+        let bytes = host.read(&self.path, CONTENT_LIMIT)?;
+        String::from_utf8(bytes).map_err(|_| ModuleError::host(format!("`{}` is no UTF-8 text", self.path.display())).at("content"))
+    }
+
     fn fingerprint(&self, host: &dyn Inspect) -> Result<Option<String>, ModuleError> {
         match host.fingerprint(&self.path)? {
             Some(Fingerprint::Known(digest)) => Ok(Some(digest.hex())),

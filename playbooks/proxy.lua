@@ -4,7 +4,8 @@
 --   kplay playbooks/proxy.lua -i inventory/hdss7.yaml                   does it
 --
 -- It needs the groups `proxies` and `masters`. One proxy is changed at a time: the preferred one first, so that it is the first
--- to take the address, or, once there is a holder, that one last.
+-- to take the address, or, once there is a holder, that one last. Without `vip` in the inventory there is no shared address, and no
+-- keepalived: a single proxy, or one on each master for its own programs.
 
 local cluster = require "cluster"
 local vip = require "vip"
@@ -16,7 +17,9 @@ play {
   name = "who holds the address",
   hosts = "proxies",
   run = function(host)
-    holds[host.name] = vip.look(host)
+    if vip.wanted() then
+      holds[host.name] = vip.look(host)
+    end
   end,
 }
 
@@ -24,6 +27,9 @@ play {
   name = "proxies, the holder of the address last",
   hosts = "proxies",
   order = function(list)
+    if not vip.wanted() then
+      return list
+    end
     table.sort(list, function(one, other)
       if holds[one.name] ~= holds[other.name] then
         return not holds[one.name]
@@ -37,15 +43,20 @@ play {
   run = function(host)
     -- All files come before the first package, so that a forecast can be sure of them.
     cluster.proxy(host, { "configure" })
-    cluster.keepalived(host, { "configure" })
+    if vip.wanted() then
+      cluster.keepalived(host, { "configure" })
+    end
     cluster.proxy(host, { "install", "serve", "check" })
 
-    -- Every master that serves is reached through this proxy before its keepalived may take the address.
+    -- Every master that serves is reached through this proxy before its keepalived may take the address. A proxy that listens on the
+    -- host alone is for the programs there.
     local port = string.format("%d", host.vars:get("proxy_port", 7443))
-    for _, master in ipairs(hosts("masters")) do
+    local own = host.vars:get("proxy_address", ""):match("^127%.")
+    for _, master in ipairs(own and { host } or hosts("masters")) do
+      local address = own and host.vars.proxy_address or host.vars.address
       master:command({
         command = {
-          "kubectl", "--server=https://" .. host.vars.address .. ":" .. port, "--tls-server-name=" .. cluster.reached_as(master),
+          "kubectl", "--server=https://" .. address .. ":" .. port, "--tls-server-name=" .. cluster.reached_as(master),
           "get", "--raw=/readyz",
         },
         env = { KUBECONFIG = master.vars:get("admin_kubeconfig", "/root/.kube/config") },
@@ -54,7 +65,9 @@ play {
       }, { name = "/readyz through " .. host.name, when = not check_mode, retries = 10, delay = 1, tags = "system" })
     end
 
-    cluster.keepalived(host, { "install", "serve", "check" })
+    if vip.wanted() then
+      cluster.keepalived(host, { "install", "serve", "check" })
+    end
   end,
 }
 
@@ -63,7 +76,7 @@ play {
   hosts = "localhost",
   tags = "system",
   run = function()
-    if not check_mode then
+    if vip.wanted() and not check_mode then
       local holder = vip.wait(function() return true end, 30)
       print(holder.name .. " holds " .. holder.vars.vip)
     end

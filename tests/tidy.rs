@@ -11,20 +11,19 @@ const LIMIT: usize = 500;
 
 /// What each part of the controller may use. Data flows one way: whoever is higher up in this list knows nothing of those below.
 const EDGES: &[(&str, &[&str])] = &[
-    ("base64", &[]),
     ("diagnostic", &[]),
     ("blobs", &[]),
-    ("secrets", &["base64", "diagnostic"]),
+    ("secrets", &["diagnostic"]),
     ("yaml", &["diagnostic"]),
     ("pki", &["diagnostic"]),
-    ("template", &["base64", "diagnostic", "yaml"]),
+    ("template", &["diagnostic", "yaml"]),
     ("transport", &["diagnostic"]),
     ("lab", &["diagnostic", "transport"]),
     ("inventory", &["diagnostic", "template", "transport", "yaml"]),
     ("vault", &["diagnostic", "inventory"]),
     ("cli", &[]),
     ("config", &["cli", "diagnostic", "inventory", "lab", "transport", "vault", "yaml"]),
-    ("report", &["base64", "config", "diagnostic", "secrets"]),
+    ("report", &["config", "diagnostic", "secrets"]),
     ("plan", &["diagnostic", "report"]),
     ("controller", &["blobs", "diagnostic", "secrets", "template"]),
     ("lua", &["blobs", "controller", "diagnostic", "inventory", "plan", "report", "secrets", "template", "yaml"]),

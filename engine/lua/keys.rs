@@ -1,4 +1,5 @@
-//! Certificates and keys of the controller that playbooks hand out to hosts: `authority`, `key_pair`.
+//! What the controller keeps for hosts and playbooks hand out to them: `authority`, `key_pair`, and with `kept`, `keep` and
+//! `random_secret` whatever else has to be the same on several hosts.
 //!
 //! Whatever these make is kept in memory while a playbook is evaluated, and goes to the disk with the first tasks that are sent.
 
@@ -6,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use kplay_modules::api::issue::{KeyType, read_key, type_of};
-use kplay_modules::api::{Controller as _, ModuleError};
+use kplay_modules::api::{Controller as _, ModuleError, base64};
 use mlua::{Lua, Table, Value as LuaValue};
 
 use super::arguments::Problem;
@@ -74,6 +75,59 @@ fn keep(shared: &Shared, path: &str, key_type: &str) -> Result<(PathBuf, PathBuf
         local.add_file(&public, text);
     }
     Ok((private, public))
+}
+
+/// Returns the text that is kept at a path of the controller, on the disk or about to go there; nil when there is none. A relative
+/// path lies below the working directory, as with `keep`.
+pub(super) fn kept(lua: &Lua, shared: &Shared, path: &LuaValue) -> mlua::Result<Option<String>> {
+    let path = text_of(lua, shared, "kept", path)?;
+    let found = shared.uncounted(|| {
+        let bytes = shared.local.read_file(&place(&path)?)?;
+        let not_text = |_| ModuleError::argument(format!("`{path}` on the controller is no UTF-8 text"));
+        bytes.map(|bytes| String::from_utf8(bytes).map_err(not_text)).transpose()
+    });
+    found.map_err(|error| refused(lua, shared, "kept", error))
+}
+
+/// Keeps a text at a path of the controller, readable by its owner alone. A forecast keeps it in memory and says so.
+pub(super) fn keep_text(lua: &Lua, shared: &Shared, path: &LuaValue, text: &LuaValue) -> mlua::Result<()> {
+    let path = text_of(lua, shared, "keep", path)?;
+    let text = text_of(lua, shared, "keep", text)?.into_bytes();
+    let kept = place(&path).and_then(|path| {
+        if shared.local.read_file(&path)?.as_ref() != Some(&text) {
+            shared.local.add_file(&path, text);
+        }
+        Ok(())
+    });
+    kept.map_err(|error| refused(lua, shared, "keep", error))
+}
+
+fn place(path: &str) -> Result<PathBuf, ModuleError> {
+    if path.is_empty() || path.ends_with('/') {
+        return Err(ModuleError::argument(format!("`{path}` cannot be the name of a file")));
+    }
+    Ok(std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path)))
+}
+
+/// Returns that many random bytes as base64. What comes out is never shown.
+pub(super) fn random_secret(lua: &Lua, shared: &Shared, bytes: &LuaValue) -> mlua::Result<String> {
+    let count = bytes.as_integer().and_then(|count| usize::try_from(count).ok()).filter(|count| (8..=4096).contains(count));
+    let Some(count) = count else {
+        return Err(refused(lua, shared, "random_secret", ModuleError::argument("`random_secret` takes a number of bytes from 8 to 4096")));
+    };
+    let mut random = vec![0; count];
+    aws_lc_rs::rand::fill(&mut random)
+        .map_err(|_| refused(lua, shared, "random_secret", ModuleError::argument("the system gives no random numbers")))?;
+    let text = base64::encode(&random);
+    shared.local.add_secret(&text);
+    Ok(text)
+}
+
+/// Declares a text secret, from here on and wherever it may be shown, and returns it.
+pub(super) fn secret(lua: &Lua, shared: &Shared, text: &LuaValue) -> mlua::Result<String> {
+    let text = text_of(lua, shared, "secret", text)?;
+    shared.local.add_secret(&text);
+    Ok(text)
 }
 
 fn refused(lua: &Lua, shared: &Shared, function: &str, error: ModuleError) -> mlua::Error {

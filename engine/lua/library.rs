@@ -80,6 +80,10 @@ pub(super) fn add(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<()> {
     into(&globals).add("env", |lua, shared, (name, default): (LuaValue, LuaValue)| env(lua, shared, &name, default))?;
     into(&globals).add("authority", |lua, shared, folder: LuaValue| super::keys::authority(lua, shared, &folder))?;
     into(&globals).add("key_pair", super::keys::key_pair)?;
+    into(&globals).add("kept", |lua, shared, path: LuaValue| super::keys::kept(lua, shared, &path))?;
+    into(&globals).add("keep", |lua, shared, (path, text): (LuaValue, LuaValue)| super::keys::keep_text(lua, shared, &path, &text))?;
+    into(&globals).add("random_secret", |lua, shared, bytes: LuaValue| super::keys::random_secret(lua, shared, &bytes))?;
+    into(&globals).add("secret", |lua, shared, text: LuaValue| super::keys::secret(lua, shared, &text))?;
     into(&globals).add("read_file", |lua, shared, name: LuaValue| read_file(lua, shared, &name))?;
     globals.raw_set("check_mode", shared.options.check)?;
     if let Some(localhost) = shared.inventory.host("localhost") {

@@ -1,9 +1,7 @@
 //! Keys and certificates in texts: each is replaced by one line that says which it is. A private key is never shown.
 
-use kplay_modules::api::Digest;
+use kplay_modules::api::{Digest, base64};
 use x509_parser::pem::parse_x509_pem;
-
-use crate::base64;
 
 const BEGIN: &str = "-----BEGIN ";
 /// How every PEM block begins once it is base64 itself, as in kubeconfig files.

@@ -219,7 +219,7 @@ fn json_lines_end_with_the_recap() {
 #[test]
 fn keys_are_known_by_their_fingerprints_alone() {
     let key = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIA==\n-----END EC PRIVATE KEY-----\n";
-    let shown = pem::described(&format!("a: 1\n{key}b: {}\n", crate::base64::encode(key.as_bytes())));
+    let shown = pem::described(&format!("a: 1\n{key}b: {}\n", kplay_modules::api::base64::encode(key.as_bytes())));
     assert!(!shown.contains("MHcCAQEEIA") && !shown.contains("LS0tLS1CRUdJTi"), "{shown}");
     assert!(shown.starts_with("a: 1\n<ec private key sha256 ") && shown.contains("\nb: base64 of <ec private key sha256 "), "{shown}");
     assert_eq!(pem::described("-----BEGIN PRIVATE KEY-----\nMHcC"), "<an unfinished private key>\n");

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 use std::path::Path;
 
 use super::{from_json, to_json};
-use crate::base64;
+use kplay_modules::api::base64;
 
 type Result<T> = std::result::Result<T, Error>;
 

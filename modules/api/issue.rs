@@ -93,6 +93,11 @@ pub fn read_key(pem: &str) -> Result<KeyPair, ModuleError> {
     KeyPair::from_pem(block).map_err(|error| ModuleError::host(format!("not a private key that kplay can read: {error}")))
 }
 
+/// Returns the public half of a private key (DER, SubjectPublicKeyInfo).
+pub fn public_key(key: &KeyPair) -> Vec<u8> {
+    key.subject_public_key_info()
+}
+
 /// Returns the type of a private key.
 pub fn type_of(key: &KeyPair) -> Option<KeyType> {
     KeyType::of_public_key(&key.subject_public_key_info())

@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod agreement;
 pub mod archive;
+pub mod base64;
 pub mod change;
 #[cfg(test)]
 pub mod conformance;

@@ -28,7 +28,7 @@ fn look(arguments: Value) -> Value {
 fn says_what_is_there() {
     let digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     let file = json!({
-        "exists": true, "kind": "file", "size": 3, "mode": "4750", "owner": "app", "group": "99", "digest": digest, "target": null,
+        "exists": true, "kind": "file", "size": 3, "mode": "4750", "owner": "app", "group": "99", "digest": digest, "content": null, "target": null,
         "mtime": 1_700_000_000,
     });
     assert_eq!(look(json!({ "path": "/etc/x" })), file);
@@ -37,6 +37,8 @@ fn says_what_is_there() {
     assert_eq!((&link["kind"], &link["target"], &link["digest"], &link["size"]), (&json!("link"), &json!("x"), &json!(null), &json!(null)));
     assert_eq!(look(json!({ "path": "/etc/" }))["kind"], "directory");
     assert_eq!(look(json!({ "path": "/etc/x", "digest": false }))["digest"], json!(null));
+    assert_eq!(look(json!({ "path": "/etc/x", "content": true }))["content"], "abc");
+    assert_eq!(look(json!({ "path": "/etc/", "content": true }))["content"], json!(null));
 }
 
 #[test]

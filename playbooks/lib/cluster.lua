@@ -50,12 +50,21 @@ function cluster.etcd_endpoints()
   return endpoints
 end
 
--- Returns under what clients may reach an apiserver: all masters, those that are planned, the shared address if there is one.
+-- Returns the names of all hosts of a group.
+function cluster.names(group)
+  local list = {}
+  for _, host in ipairs(hosts(group)) do
+    table.insert(list, host.name)
+  end
+  return list
+end
+
+-- Returns under which addresses clients may reach an apiserver: all masters, the shared address or else the proxies, and masters that
+-- are planned.
 function cluster.apiserver_addresses(host)
   local list = cluster.addresses("masters")
-  local shared = host.vars:get("vip")
-  if shared then
-    table.insert(list, shared)
+  for _, address in ipairs(host.vars:get("vip") and { host.vars.vip } or cluster.addresses("proxies")) do
+    table.insert(list, address)
   end
   for _, address in ipairs(host.vars:get("planned_masters", {})) do
     table.insert(list, address)
@@ -69,6 +78,7 @@ function cluster.pki(host)
     etcd = cluster.is_in(host, "etcd"),
     apiserver = cluster.is_in(host, "masters"),
     apiserver_addresses = cluster.apiserver_addresses(host),
+    apiserver_names = host.vars:get("reach_by_name", false) and cluster.names("masters:proxies") or {},
   })
 end
 
@@ -88,14 +98,28 @@ function cluster.etcd(host, steps)
   host:role("etcd", { name = host.name, members = cluster.etcd_members(), steps = steps })
 end
 
--- Gives a master some steps of role kube-apiserver.
+-- Gives a master some steps of role kube-apiserver, and with `configure` what its flags name besides certificates: the keys that
+-- encrypt Secrets, and static tokens, where the inventory wants them.
 function cluster.apiserver(host, steps)
+  local configure = false
+  for _, step in ipairs(steps) do
+    configure = configure or step == "configure"
+  end
+  if configure and host.vars:get("encryption_config", "") ~= "" then
+    host:role("encryption-at-rest", {
+      encryption_keys = host.vars.pki_folder .. "/encryption-keys.yaml",
+      encryption_peers = cluster.names("masters"),
+    })
+  end
+  if configure and host.vars:get("token_auth_file", "") ~= "" then
+    host:role("token-file", { tokens = host.vars.pki_folder .. "/token.csv", token_peers = cluster.names("masters") })
+  end
   return host:role("kube-apiserver", {
     apiserver_count = #hosts("masters"),
     etcd_servers = cluster.etcd_endpoints(),
     local_etcd = cluster.is_in(host, "etcd"),
     log_level = host.vars:get("apiserver_log_level", 2),
-    target_ram_mb = host.vars:get("apiserver_target_ram_mb", 1024),
+    target_ram_mb = host.vars:get("apiserver_target_ram_mb"),
     steps = steps,
   })
 end
@@ -123,6 +147,12 @@ function cluster.keepalived(host, steps)
     end
   end
   host:role("keepalived", { peers = peers, steps = steps })
+end
+
+-- Gives a master some steps of kube-controller-manager and kube-scheduler.
+function cluster.controllers(host, steps)
+  host:role("kube-controller-manager", { steps = steps })
+  host:role("kube-scheduler", { steps = steps })
 end
 
 return cluster

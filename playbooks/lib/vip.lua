@@ -2,6 +2,11 @@
 
 local vip = {}
 
+-- Returns whether the inventory has such an address.
+function vip.wanted()
+  return hosts("proxies")[1].vars:get("vip") ~= nil
+end
+
 -- Looks whether a proxy holds the address. Returns that, and the time of its clock in seconds.
 function vip.look(host)
   local script = string.format('date +%%s.%%N; ip -o address show to "%s"', host.vars.vip)

@@ -13,7 +13,11 @@ return {
     archive = { type = "string", required = true, doc = "The release's `kubernetes-server-linux-amd64.tar.gz`, a file on the controller." },
     checksum = { type = "string", default = "", doc = "What the archive must be: `sha512:…` or `sha256:…`. Not compared when empty." },
     version = { type = "string", required = true, doc = "The release, as its folder is to be called: `v1.21.1`." },
-    folder = { type = "string", default = "/usr/local", doc = "Where the release's folder and the link go." },
+    release_link = {
+      type = "string",
+      default = "/usr/local/kubernetes-server",
+      doc = "The link to the release in use. The release itself lies beside it, with its version behind the name.",
+    },
     master_owner = { type = "string", default = "root", doc = "Owner of what is installed. When empty, owners are left alone." },
     steps = {
       type = "list",
@@ -21,7 +25,12 @@ return {
       items = { type = "string", choices = { "unpack", "link" } },
       doc = "What is done: `unpack` puts the release beside others, `link` makes it the one in use.",
     },
-    bin_folder = { type = "string", default = "/usr/local/bin", doc = "Folder of the search path that gets a link for each program." },
+    bin_folder = {
+      type = "string",
+      default = "/usr/local/bin",
+      doc = "Folder that gets a link for each program. If it is the release's own, `server/bin` below `release_link`, it needs none.",
+    },
+    path_folder = { type = "string", default = "/usr/local/bin", doc = "Folder of the search path, which gets a link for kubectl." },
   },
 
   run = function(host, p)
@@ -30,7 +39,8 @@ return {
       steps[step] = true
     end
     local owner = p.master_owner ~= "" and p.master_owner or nil
-    local link = p.folder .. "/kubernetes-server"
+    local link = p.release_link
+    local own = link .. "/server/bin"
     local release = link .. "-" .. p.version
 
     if steps.unpack then
@@ -49,10 +59,19 @@ return {
     if not steps.link then
       return
     end
-    host:file({ path = p.bin_folder, state = "directory", parents = true })
     host:file({ path = link, state = "link", target = release })
-    for _, program in ipairs(programs) do
-      host:file({ path = p.bin_folder .. "/" .. program, state = "link", target = link .. "/server/bin/" .. program })
+    local function put(program, folder)
+      host:file({ path = folder .. "/" .. program, state = "link", target = own .. "/" .. program })
+    end
+    if p.bin_folder ~= own then
+      host:file({ path = p.bin_folder, state = "directory", parents = true })
+      for _, program in ipairs(programs) do
+        put(program, p.bin_folder)
+      end
+    end
+    if p.path_folder ~= p.bin_folder then
+      host:file({ path = p.path_folder, state = "directory", parents = true })
+      put("kubectl", p.path_folder)
     end
   end,
 }

@@ -30,7 +30,25 @@ return {
     apiserver = { type = "boolean", default = false, doc = "Whether this host is a master." },
     master_owner = { type = "string", default = "root", doc = "Owner of a master's files. When empty, owners are left alone." },
     ssl_folder = { type = "string", default = "/etc/kubernetes/server/ssl", doc = "Folder of a master's certificates." },
+    apiserver_cert = { type = "string", default = "apiserver", doc = "What the apiserver's certificate is called, `NAME.pem`." },
+    apiserver_user = { type = "string", default = "k8s-apiserver", doc = "Its common name." },
     apiserver_addresses = { type = "list", default = {}, doc = "Under which addresses apiservers are reached: all masters, the shared one." },
+    apiserver_names = { type = "list", default = {}, doc = "Under which further names they are reached." },
+    client_cert = {
+      type = "string",
+      default = "client",
+      doc = "What the certificate is called that the apiserver shows to etcd and kubelets. Named as `apiserver_cert`, it is one for both.",
+    },
+    client_user = { type = "string", default = "k8s-node", doc = "Its common name, unless it is the apiserver's certificate." },
+    service_account_key = { type = "string", default = "sa", doc = "What the pair is called that signs service account tokens." },
+    aggregation = {
+      type = "boolean",
+      default = false,
+      doc = "Whether there is an aggregation layer: an authority of its own (`front-proxy-ca.pem`) and the client `proxy-client.pem`, CN aggregator.",
+    },
+    kube_proxy = { type = "boolean", default = false, doc = "Whether a certificate for kube-proxy is issued, too." },
+    admin_kubeconfig = { type = "string", default = "/root/.kube/config", doc = "The administrator's kubeconfig." },
+    local_endpoint = { type = "string", default = "https://127.0.0.1:6443", doc = "Where programs on a master find the apiserver." },
     service_cidr = { type = "string", default = "192.168.0.0/16", doc = "Addresses of services; the first is the apiserver's." },
     cluster_domain = { type = "string", default = "cluster.local", doc = "Domain of services." },
 
@@ -46,11 +64,11 @@ return {
     -- Issues `NAME.pem` with `NAME-key.pem` in a folder.
     local function issue(folder, name, spec)
       return host:cert({
-        authority = p.pki_folder,
+        authority = spec.authority or p.pki_folder,
         path = folder .. "/" .. name .. ".pem",
         key = folder .. "/" .. name .. "-key.pem",
         common_name = spec.common_name,
-        organization = spec.organization or p.pki_names:get("organization"),
+        organization = p.pki_names:get("organization"),
         organizational_unit = p.pki_names:get("unit"),
         country = p.pki_names:get("country"),
         state = p.pki_names:get("state"),
@@ -88,27 +106,49 @@ return {
 
     if p.apiserver then
       local folder, user = p.ssl_folder, owner(p.master_owner)
+      local same = p.apiserver_cert == p.client_cert
       folder_with_authority(folder, user)
-      issue(folder, "client", { common_name = "k8s-node", usages = "client", owner = user })
+      if not same then
+        issue(folder, p.client_cert, { common_name = p.client_user, usages = "client", owner = user })
+      end
 
       local sans = {
         "127.0.0.1", first_address(p.service_cidr),
         "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster", "kubernetes.default.svc." .. p.cluster_domain,
       }
-      for _, address in ipairs(p.apiserver_addresses) do
-        table.insert(sans, address)
+      for _, list in ipairs({ p.apiserver_addresses, p.apiserver_names }) do
+        for _, name in ipairs(list) do
+          table.insert(sans, name)
+        end
       end
-      issue(folder, "apiserver", { common_name = "k8s-apiserver", usages = "server", sans = sans, owner = user })
+      local usages = same and "both" or "server"
+      issue(folder, p.apiserver_cert, { common_name = p.apiserver_user, usages = usages, sans = sans, owner = user })
 
       -- Tokens of service accounts are signed with a pair of their own, which all masters have to share.
       local pair = key_pair(p.pki_folder .. "/service-accounts", "rsa:2048")
-      host:copy({ src = pair.public, dest = folder .. "/sa.pem", mode = "0644", owner = user, group = user })
-      host:copy({ src = pair.private, dest = folder .. "/sa-key.pem", mode = "0600", owner = user, group = user })
+      local public, private = folder .. "/" .. p.service_account_key .. ".pem", folder .. "/" .. p.service_account_key .. "-key.pem"
+      host:copy({ src = pair.public, dest = public, mode = "0644", owner = user, group = user })
+      host:copy({ src = pair.private, dest = private, mode = "0600", owner = user, group = user })
+
+      if p.aggregation then
+        -- An authority of its own: whoever has a certificate of it may say for whom he asks, and the cluster's clients must not.
+        local front = p.pki_folder .. "/front-proxy"
+        host:copy({ content = authority(front), dest = folder .. "/front-proxy-ca.pem", mode = "0644", owner = user, group = user })
+        issue(folder, "proxy-client", { authority = front, common_name = "aggregator", usages = "client", owner = user })
+      end
 
       -- The administrator: root on a master. The kubeconfig names the files, so that no key is copied into it.
-      issue(folder, "admin", { common_name = "admin", organization = "system:masters", usages = "client", owner = user })
-      host:file({ path = "/root/.kube", state = "directory", mode = "0700", parents = true })
-      host:template({ src = "kubeconfig.j2", dest = "/root/.kube/config", mode = "0600" })
+      host:file({ path = p.admin_kubeconfig:match("^(.+)/[^/]+$"), state = "directory", mode = "0700", parents = true })
+      host:role("kube-client", {
+        client = "admin",
+        user = "admin",
+        user_group = "system:masters",
+        kubeconfig = p.admin_kubeconfig,
+        server = p.local_endpoint,
+      })
+      if p.kube_proxy then
+        host:role("kube-client", { client = "kube-proxy", user = "system:kube-proxy" })
+      end
     end
   end,
 }

@@ -93,17 +93,14 @@ fn the_cluster_works(lab: &Lab) {
     );
     assert_eq!(lab.sh("hdss7-21", &health).success().matches("is healthy").count(), 3);
     // A token that one master has signed is known at the other: forbidden is what a client is that has been recognised.
-    let token = "kubectl get serviceaccount tester >/dev/null 2>&1 || kubectl create serviceaccount tester >/dev/null; \
-                 echo '{\"apiVersion\":\"authentication.k8s.io/v1\",\"kind\":\"TokenRequest\",\"spec\":{}}' \
-                 | kubectl create --raw /api/v1/namespaces/default/serviceaccounts/tester/token -f - | sed 's/.*\"token\":\"\\([^\"]*\\).*/\\1/'";
-    let token = lab.sh("hdss7-21", token).success();
+    let token = lab.token("hdss7-21");
     let asked = |token: &str| {
         let script = format!(
             "curl -s -o /dev/null -w '%{{http_code}}' --cacert {SSL}/ca.pem -H 'Authorization: Bearer {token}' https://10.4.7.22:6443/api/v1/nodes"
         );
         lab.sh("hdss7-22", &script).success()
     };
-    assert_eq!(asked(token.trim()), "403");
+    assert_eq!(asked(&token), "403");
     assert_eq!(asked("nobody.knows.this"), "401");
 }
 

@@ -6,6 +6,10 @@
 
 mod agent;
 mod faults;
+mod document_000;
+mod document_001;
+mod document_002;
+mod documents;
 mod flagship;
 mod frames;
 mod lifecycle;

@@ -38,8 +38,13 @@ impl Lab {
 
     /// Copies the repository's inventory, playbooks and roles, builds the agent, and boots the hosts of inventory/hdss7.yaml.
     pub fn of_repository() -> Self {
+        Self::of_inventory("inventory/hdss7.yaml")
+    }
+
+    /// The same with another inventory of the repository.
+    pub fn of_inventory(inventory: &str) -> Self {
         build_agent();
-        let lab = Self::at("inventory/hdss7.yaml");
+        let lab = Self::at(inventory);
         let repository = Path::new(env!("CARGO_MANIFEST_DIR"));
         for folder in ["inventory", "playbooks", "roles"] {
             run(Command::new("cp").arg("-a").arg(repository.join(folder)).arg(lab.folder.path()));
@@ -88,9 +93,15 @@ impl Lab {
     /// Runs the playbook apiserver, insists on success, and returns its events.
     #[track_caller]
     pub fn play(&self, arguments: &[&str]) -> Events {
+        self.play_book("playbooks/apiserver.lua", arguments)
+    }
+
+    /// Runs a playbook, insists on success, and returns its events.
+    #[track_caller]
+    pub fn play_book(&self, playbook: &str, arguments: &[&str]) -> Events {
         let file = self.folder.path().join("events.jsonl");
         let path = file.display().to_string();
-        let all: Vec<&str> = ["playbooks/apiserver.lua", "--events", &path].into_iter().chain(arguments.iter().copied()).collect();
+        let all: Vec<&str> = [playbook, "--events", &path].into_iter().chain(arguments.iter().copied()).collect();
         self.kplay(&all).success();
         Events::read(&file)
     }
@@ -105,6 +116,15 @@ impl Lab {
     #[track_caller]
     pub fn sh(&self, host: &str, script: &str) -> Ended {
         self.kplay(&["lab", "exec", host, "--", "sh", "-c", script])
+    }
+
+    /// Returns a token of a service account without any rights, signed by the apiserver that a host's administrator speaks to.
+    #[track_caller]
+    pub fn token(&self, host: &str) -> String {
+        let script = "kubectl get serviceaccount tester >/dev/null 2>&1 || kubectl create serviceaccount tester >/dev/null; \
+                      echo '{\"apiVersion\":\"authentication.k8s.io/v1\",\"kind\":\"TokenRequest\",\"spec\":{}}' \
+                      | kubectl create --raw /api/v1/namespaces/default/serviceaccounts/tester/token -f - | sed 's/.*\"token\":\"\\([^\"]*\\).*/\\1/'";
+        self.sh(host, script).success().trim().to_owned()
     }
 
     /// Starts kplay and does not wait for it.

@@ -8,6 +8,7 @@ mod support;
 mod failures;
 mod faults;
 mod flow;
+mod roles;
 mod mistakes;
 mod secrets;
 mod travel;

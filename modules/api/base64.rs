@@ -1,4 +1,4 @@
-//! Base64, as templates, secrets and keys need it.
+//! Base64, as templates, secrets, keys and kubeconfig files need it.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

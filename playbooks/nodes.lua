@@ -1,0 +1,19 @@
+-- What every machine of a cluster needs before anything is installed: kernel parameters, and with `reach_by_name: true` the names
+-- of all machines in /etc/hosts.
+--
+--   kplay playbooks/nodes.lua -i inventory/k8s-1-6.yaml
+
+play {
+  name = "nodes",
+  hosts = "all",
+  run = function(host)
+    if host.vars:get("reach_by_name", false) then
+      local entries = {}
+      for _, other in ipairs(hosts("all")) do
+        entries[other.vars.address] = { other.name }
+      end
+      host:hosts_file({ entries = entries })
+    end
+    host:role("node-tuning")
+  end,
+}

@@ -1,0 +1,173 @@
+-- Secrets in etcd are encrypted: the configuration that document 000 writes by hand, with keys that all masters share.
+--
+-- The keys are kept on the controller, in a file beside the authority:
+--
+--   keys:               # the first one encrypts, all of them decrypt
+--     - name: key2
+--       secret: …
+--     - name: key1
+--       secret: …
+--   dropped: [key0]     # nothing is encrypted with these any more
+--
+-- They are made once, and adopted where a master has some and the controller has none. Whatever could make Secrets unreadable is
+-- refused: a key on a master that the controller does not know, and a first key that this master could not read yet.
+
+-- Stands in document 000, and so is known to everybody.
+local published = "lU9S9JnBJuVEqj6F7OyMAChw3T7cZwl16KmJ8gQtOnw="
+
+-- Refuses what is wrong with a list of keys. `where` names it.
+local function examine(keys, where)
+  assert(#keys > 0, where .. " holds no key")
+  local known = {}
+  for _, key in ipairs(keys) do
+    assert(not known[key.name], where .. " has two keys that are called `" .. key.name .. "`")
+    known[key.name] = true
+    secret(key.secret)
+  end
+  assert(
+    keys[1].secret ~= published or #keys > 1,
+    where .. ": `" .. keys[1].name .. "` is the key that document 000 publishes, so it keeps nothing secret. "
+      .. "Write it into `keys` behind a new one (32 random bytes as base64: `head -c 32 /dev/urandom | base64`) and bring "
+      .. "that to all masters with `kplay playbooks/rotate-encryption-key.lua`"
+  )
+end
+
+-- Returns the keys of an EncryptionConfig, first one first; none when it encrypts nothing.
+local function keys_of(text, where)
+  local keys = {}
+  local config = yaml.decode(text)
+  for _, resource in ipairs(config:get("resources", {})) do
+    for _, provider in ipairs(resource:get("providers", {})) do
+      local found = provider:get("aescbc")
+      for _, key in ipairs(found and found:get("keys", {}) or {}) do
+        table.insert(keys, { name = key.name, secret = secret(key.secret) })
+      end
+      for kind in pairs(provider) do
+        assert(kind == "aescbc" or kind == "identity", where .. " encrypts with `" .. kind .. "`, which this role does not manage: "
+          .. "migrate to aescbc by hand, or leave `encryption_config` to you and do not use this role")
+      end
+    end
+  end
+  return keys
+end
+
+-- Returns the text of the controller's file.
+local function shown(keys, dropped)
+  local lines = { "# Keys that encrypt Secrets in etcd. The first one encrypts, all of them decrypt. Whoever has them can read all Secrets.", "keys:" }
+  for _, key in ipairs(keys) do
+    table.insert(lines, "  - name: " .. key.name)
+    table.insert(lines, "    secret: " .. key.secret)
+  end
+  table.insert(lines, "dropped: [" .. table.concat(dropped, ", ") .. "]")
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- Returns the configuration as document 000 writes it.
+local function configuration(keys, p)
+  local lines = { "kind: EncryptionConfig", "apiVersion: v1", "resources:", "  - resources:" }
+  for _, resource in ipairs(p.encrypted_resources) do
+    table.insert(lines, "      - " .. resource)
+  end
+  for _, line in ipairs({ "    providers:", "      - aescbc:", "          keys:" }) do
+    table.insert(lines, line)
+  end
+  for _, key in ipairs(keys) do
+    table.insert(lines, "            - name: " .. key.name)
+    table.insert(lines, "              secret: " .. key.secret)
+  end
+  table.insert(lines, "      - identity: {}")
+  return table.concat(lines, "\n") .. "\n"
+end
+
+-- Returns the keys that lie on a host; nil when there are none.
+local function keys_on(host, path)
+  local found = host:stat({ path = path, content = true, digest = false }, { name = "encryption keys of " .. host.name, sensitive = true })
+  if not found.exists then
+    return nil
+  end
+  local keys = keys_of(found.content, "`" .. path .. "` on " .. host.name)
+  return #keys > 0 and keys or nil
+end
+
+local function same(a, b)
+  return json.encode(a) == json.encode(b)
+end
+
+-- Returns the keys of the first master that has any. All that have some must have the same.
+local function adopted(p)
+  local keys, owner
+  for _, name in ipairs(p.encryption_peers) do
+    local peer = hosts(name)[1]
+    local found = keys_on(peer, p.encryption_config)
+    if found and not keys then
+      keys, owner = found, name
+    elseif found then
+      assert(same(keys, found), "`" .. p.encryption_config .. "` differs between " .. owner .. " and " .. name .. ", and the controller has no `"
+        .. p.encryption_keys .. "` that says which is right: each may hold the only key to some Secrets. Write that file with the keys of both")
+    end
+  end
+  return keys
+end
+
+return {
+  summary = "Secrets encrypted in etcd, with keys that all masters share",
+
+  params = {
+    encryption_config = { type = "string", default = "/etc/kubernetes/encryption-config.yaml", doc = "The configuration on the host." },
+    encryption_keys = {
+      type = "string",
+      required = true,
+      doc = "The file on the controller that keeps the keys: `pki/NAME/encryption-keys.yaml`. Made on first use, or adopted from a master.",
+    },
+    encryption_peers = { type = "list", default = {}, items = { type = "string" }, doc = "All masters, by name: where keys to adopt may lie." },
+    encrypted_resources = { type = "list", default = { "secrets" }, items = { type = "string" }, doc = "What is encrypted." },
+    master_owner = { type = "string", default = "root", doc = "Owner of the file. When empty, owners are left alone." },
+  },
+
+  run = function(host, p)
+    local owner = p.master_owner ~= "" and p.master_owner or nil
+    local file = "`" .. p.encryption_keys .. "` on the controller"
+    if not kept(p.encryption_keys) then
+      once("keys of " .. p.encryption_keys, function()
+        local keys = adopted(p) or { { name = "key1", secret = random_secret(32) } }
+        examine(keys, "`" .. p.encryption_config .. "`, which would be adopted as " .. file)
+        keep(p.encryption_keys, shown(keys, {}))
+      end)
+    end
+    local ours = yaml.decode(kept(p.encryption_keys))
+    local keys, known = {}, {}
+    for _, key in ipairs(ours.keys) do
+      table.insert(keys, { name = key.name, secret = key.secret })
+    end
+    examine(keys, file)
+    for _, key in ipairs(keys) do
+      known[key.name] = key.secret
+    end
+    for _, name in ipairs(ours:get("dropped", {})) do
+      known[name] = known[name] or true
+    end
+
+    local found = keys_on(host, p.encryption_config)
+    if found then
+      local here, primary = "`" .. p.encryption_config .. "` on " .. host.name, false
+      for _, key in ipairs(found) do
+        assert(
+          known[key.name] == true or known[key.name] == key.secret,
+          here .. " has a key `" .. key.name .. "` that is not in " .. file .. ". Secrets may be encrypted with it, so nothing is replaced. "
+            .. "Add it to `keys` there, or, if nothing is encrypted with it, list its name in `dropped`"
+        )
+        primary = primary or key.name == keys[1].name and key.secret == keys[1].secret
+      end
+      assert(
+        primary,
+        here .. " does not have `" .. keys[1].name .. "`, the first key of " .. file .. ": while masters change one after the other, those "
+          .. "that come last could not read what the first ones write. List it second, run again on all masters, then move it to the top; "
+          .. "`kplay playbooks/rotate-encryption-key.lua` does all that"
+      )
+    end
+
+    local folder = p.encryption_config:match("^(.+)/[^/]+$")
+    host:file({ path = folder, state = "directory", mode = "0755", parents = true })
+    host:copy({ content = configuration(keys, p), dest = p.encryption_config, mode = "0600", owner = owner, group = owner, secret = true })
+  end,
+}
