@@ -316,7 +316,7 @@ return {
     end
 
     if steps.pending then
-      local look = { name = "kube-apiserver", state = "started", restart_on = { policy, p.ssl_folder }, only_look = true }
+      local look = { name = "kube-apiserver", state = "started", restart_on = files_of(p), only_look = true }
       return host:systemd(look, { name = "does kube-apiserver have to start anew?", tags = "system" }).pending
     end
 

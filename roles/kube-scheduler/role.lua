@@ -57,6 +57,8 @@ return {
         kubeconfig = kubeconfig,
         server = p.local_endpoint,
         serving_names = { "127.0.0.1", "localhost" },
+        pki_folder = p.pki_folder,
+        ssl_folder = p.ssl_folder,
       })
       local flags = {
         "--bind-address=127.0.0.1",

@@ -139,7 +139,13 @@ return {
 
       -- The administrator: root on a master. The kubeconfig names the files, so that no key is copied into it.
       host:file({ path = p.admin_kubeconfig:match("^(.+)/[^/]+$"), state = "directory", mode = "0700", parents = true })
-      host:role("kube-client", {
+      local function client(spec)
+        for _, name in ipairs({ "pki_folder", "pki_names", "ssl_folder", "master_owner", "lifetime", "renew_before" }) do
+          spec[name] = p[name]
+        end
+        host:role("kube-client", spec)
+      end
+      client({
         client = "admin",
         user = "admin",
         user_group = "system:masters",
@@ -147,7 +153,7 @@ return {
         server = p.local_endpoint,
       })
       if p.kube_proxy then
-        host:role("kube-client", { client = "kube-proxy", user = "system:kube-proxy" })
+        client({ client = "kube-proxy", user = "system:kube-proxy" })
       end
     end
   end,

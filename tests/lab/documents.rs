@@ -54,7 +54,7 @@ pub fn flags(text: &str) -> BTreeMap<String, String> {
             // A text in quotes behind the sign is the next word.
             Some((name, "")) => (name, words.next().unwrap_or_default()),
             Some(pair) => pair,
-            None => (flag, words.next_if(|next| !next.starts_with("--") && !next.contains('=')).unwrap_or("true")),
+            None => (flag, words.next_if(|next| !next.starts_with("--") && !next.ends_with('=')).unwrap_or("true")),
         };
         found.insert(name.to_owned(), value.to_owned());
     }
@@ -161,18 +161,18 @@ impl Master<'_> {
     }
 }
 
-/// Returns whether a name fits a pattern with one `*` at most.
+/// Returns whether a name fits a pattern with one `*` at most, which may stand for nothing, its dash included.
 fn fits(pattern: &str, name: &str) -> bool {
     let pattern = pattern.trim_start_matches("--").split('=').next().unwrap_or_default();
     match pattern.split_once('*') {
-        Some((before, after)) => name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after),
+        Some((before, after)) => name.strip_prefix(before).is_some_and(|rest| rest.ends_with(after.trim_start_matches('-'))),
         None => pattern == name,
     }
 }
 
 #[test]
 fn flags_are_read_in_all_their_spellings() {
-    let text = "ExecStart=/x \\\\\n  --a=1 \\\n  --b  2 \\\n  --c=\"d-\" \\\\\n  --e \\\n  --f=g=h\nKUBE=\"--i=j --k\"\n";
+    let text = "ExecStart=/x \\\\\n  --a=1 \\\n  --b  2 \\\n  --c=\"d-\" \\\\\n  --e \\\n  --f=g=h\nKUBE=\"--i=j --k\"\nMORE=\"--l m=n\"\n";
     let read: Vec<String> = flags(text).into_iter().map(|(name, value)| format!("{name} {value}")).collect();
-    assert_eq!(read, ["a 1", "b 2", "c d-", "e true", "f g=h", "i j", "k true"]);
+    assert_eq!(read, ["a 1", "b 2", "c d-", "e true", "f g=h", "i j", "k true", "l m=n"]);
 }

@@ -106,7 +106,7 @@ fn secret_numbers(lab: &Lab, pem: &str) -> Vec<(String, Vec<u8>)> {
 
 fn der(pem: &str) -> Vec<u8> {
     let body: String = pem.lines().skip(1).take_while(|line| !line.starts_with("-----")).collect();
-    kplay::base64::decode(&body).unwrap()
+    kplay_modules::api::base64::decode(&body).unwrap()
 }
 
 /// All that crossed the wire, contents in the clear.
@@ -238,10 +238,10 @@ fn decoded(bytes: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn keys_are_found_in_whatever_they_are_wrapped() {
     let secret: Vec<u8> = (0..48).map(|number| number * 5 + 3).collect();
-    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", kplay::base64::encode(&secret));
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", kplay_modules::api::base64::encode(&secret));
     let lines = pem.replacen("KEY-----\n", "KEY-----\nMII\n", 1);
     let json = serde_json::json!({ "content": lines }).to_string();
-    let config = format!("key data: {}\n", kplay::base64::encode(pem.as_bytes()));
+    let config = format!("key data: {}\n", kplay_modules::api::base64::encode(pem.as_bytes()));
     for wrapped in [secret.clone(), lines.into_bytes(), json.into_bytes(), config.into_bytes()] {
         let mut crossed = Crossed { pieces: vec![wrapped], ..Crossed::default() };
         crossed.decode();

@@ -5,11 +5,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says why and ends")]
 
 mod agent;
-mod faults;
 mod document_000;
 mod document_001;
 mod document_002;
 mod documents;
+mod faults;
 mod flagship;
 mod frames;
 mod lifecycle;

@@ -283,7 +283,8 @@ impl Events {
     #[track_caller]
     pub fn nothing_to_do(&self) {
         assert_eq!(self.summary(), [""; 0]);
-        for (host, counts) in self.recap() {
+        // What is done once for all may be nothing at all.
+        for (host, counts) in self.recap().into_iter().filter(|(host, _)| host != "localhost") {
             let count = |key: &str| counts[key].as_u64().unwrap();
             assert!(count("ok") > 0, "{host}: {counts}");
             assert_eq!(count("changed") + count("failed") + count("unknown"), 0, "{host}: {counts}");

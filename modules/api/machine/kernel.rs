@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use super::Machine;
 use crate::api::error::{ModuleError, plain};
 
+/// Bytes of the longest value: a list of all ports, each by itself.
+const LONGEST: usize = 512 << 10;
+
 impl Machine {
     pub(super) fn find_parameter(&self, key: &str) -> Result<Option<String>, ModuleError> {
         if let Some(assumed) = self.assumed.borrow().parameters.get(key) {
             return Ok(Some(assumed.clone()));
         }
         let path = file_of(key)?;
-        match std::fs::read(&path) {
+        match read_at_once(&path) {
             Ok(bytes) => Ok(Some(normal(&String::from_utf8_lossy(&bytes)))),
             Err(error) if super::files::is_missing(&error) => Ok(None),
             Err(error) => Err(ModuleError::io("read", &path, &error)),
@@ -34,6 +37,16 @@ impl Machine {
             _ => ModuleError::io("set the kernel parameter", &path, &error),
         })
     }
+}
+
+/// Reads a parameter in one go: of lists such as `net.ipv4.ip_local_reserved_ports` the kernel gives only what fits into the first
+/// read.
+fn read_at_once(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read as _;
+    let mut bytes = vec![0; LONGEST];
+    let length = std::fs::File::open(path)?.read(&mut bytes)?;
+    bytes.truncate(length);
+    Ok(bytes)
 }
 
 /// Returns the file of a parameter. As in sysctl(8), whichever of `.` and `/` comes first separates; the other is part of a
