@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kplay_modules::api::change::MemberKind;
 use kplay_modules::api::error::plain;
 use kplay_modules::api::module::{SignatureRequest, TreeEntry};
-use kplay_modules::api::{Blob, Controller, Digest, ModuleError};
+use kplay_modules::api::{Blob, Checksum, Controller, Digest, ModuleError};
 use serde_json::{Map, Value};
 
 use crate::blobs::Blobs;
@@ -30,7 +30,7 @@ pub trait Services {
         Ok(Vec::new())
     }
     /// See [`Controller::download`].
-    fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
+    fn download(&self, url: &str, checksum: &Checksum, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
     /// See [`Controller::remembered`].
     fn remembered(&self, key: &str) -> Option<Vec<u8>> {
         let _ = key;
@@ -293,8 +293,8 @@ impl Controller for Preparation<'_> {
         self.local.secrets.are_in(text)
     }
 
-    fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {
-        self.local.services.download(url, digest, ca, timeout)
+    fn download(&self, url: &str, checksum: &Checksum, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {
+        self.local.services.download(url, checksum, ca, timeout)
     }
 
     fn remembered(&self, key: &str) -> Option<Vec<u8>> {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kplay_modules::api::error::plain;
-use kplay_modules::api::{Digest, ModuleError, http};
+use kplay_modules::api::http::Transfer;
+use kplay_modules::api::{Checksum, ModuleError, http};
 
 use crate::controller::Services;
 use crate::diagnostic::Diagnostic;
@@ -35,8 +36,8 @@ impl Services for Provided {
         self.authorities.save()
     }
 
-    fn download(&self, url: &str, digest: &Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {
-        let kept = self.downloads.join(digest.hex());
+    fn download(&self, url: &str, checksum: &Checksum, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {
+        let kept = self.downloads.join(checksum.hex());
         if kept.is_file() {
             return Ok(kept);
         }
@@ -44,17 +45,20 @@ impl Services for Provided {
             ModuleError::argument(format!("cannot keep `{url}` in `{}`: {}", self.downloads.display(), plain(error))).at("url")
         };
         create_folder(&self.downloads).map_err(|error| failed(&error))?;
-        let mut content: Box<dyn std::io::Read> = match url.strip_prefix("file://") {
+        let mut content = match url.strip_prefix("file://") {
             Some(path) => {
-                Box::new(open(path).map_err(|error| ModuleError::argument(format!("cannot read `{path}`: {}", plain(&error))).at("url"))?)
+                let file =
+                    open(path).map_err(|error| ModuleError::argument(format!("cannot read `{path}`: {}", plain(&error))).at("url"))?;
+                Transfer::new(url, Box::new(file))
             }
             None => http::get(url, trusted(ca)?, timeout)?,
         };
         let mut file = tempfile::NamedTempFile::new_in(&self.downloads).map_err(|error| failed(&error))?;
-        std::io::copy(&mut content, &mut file).and_then(|_| file.flush()).map_err(|error| failed(&error))?;
-        let (found, _) = file.reopen().and_then(|mut file| Digest::of_reader(&mut file)).map_err(|error| failed(&error))?;
-        if found != *digest {
-            return Err(http::mismatch(url, digest, &found));
+        let copied = std::io::copy(&mut content, &mut file).and_then(|_| file.flush());
+        copied.map_err(|error| content.broken().unwrap_or_else(|| failed(&error)))?;
+        let found = file.reopen().and_then(|mut file| checksum.of_same_kind(&mut file)).map_err(|error| failed(&error))?;
+        if found != *checksum {
+            return Err(http::mismatch(url, checksum, &found));
         }
         file.persist(&kept).map_err(|error| failed(&error.error))?;
         Ok(kept)
@@ -110,7 +114,13 @@ fn as_argument(error: Diagnostic) -> ModuleError {
 
 #[cfg(test)]
 mod tests {
+    use kplay_modules::api::Digest;
+
     use super::*;
+
+    fn sha256(content: &[u8]) -> Checksum {
+        Checksum::Sha256(Digest::of(content))
+    }
 
     fn provided(folder: &Path) -> Provided {
         Provided::new(Arc::new(Authorities::new(Default::default())), folder.join("downloads"), false)
@@ -132,12 +142,12 @@ mod tests {
         std::fs::write(&file, "binary").unwrap();
         let url = format!("file://{}", file.display());
         let services = provided(folder.path());
-        let wrong = services.download(&url, &Digest::of(b"another"), None, 5).unwrap_err();
+        let wrong = services.download(&url, &sha256(b"another"), None, 5).unwrap_err();
         let said = wrong.details.join(" ");
         assert!(said.contains(&Digest::of(b"another").hex()) && said.contains(&Digest::of(b"binary").hex()), "{wrong:?}");
-        let kept = services.download(&url, &Digest::of(b"binary"), None, 5).unwrap();
+        let kept = services.download(&url, &sha256(b"binary"), None, 5).unwrap();
         std::fs::remove_file(&file).unwrap();
-        assert_eq!(services.download(&url, &Digest::of(b"binary"), None, 5).unwrap(), kept);
+        assert_eq!(services.download(&url, &sha256(b"binary"), None, 5).unwrap(), kept);
         assert_eq!(std::fs::read(kept).unwrap(), b"binary");
     }
 }

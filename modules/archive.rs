@@ -41,10 +41,10 @@ use serde::{Deserialize, Serialize};
 use crate::api::change::{Member, MemberKind, Unpack};
 use crate::api::inspect::{group_id, owner_id, wanted_attributes};
 use crate::api::{
-    Attributes, Blob, Change, Controller, Digest, Entry, EntryKind, Fingerprint, Inspect, Mode, Module, ModuleError, OneOrMany, Owner,
-    Proposal, place,
+    Attributes, Blob, Change, Checksum, Controller, Digest, Entry, EntryKind, Fingerprint, Inspect, Mode, Module, ModuleError, OneOrMany,
+    Owner, Proposal, place,
 };
-use manifest::{Checksum, Selected, Wish};
+use manifest::{Selected, Wish};
 
 /// Arguments of `archive`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -53,7 +53,7 @@ pub struct Archive {
     /// The archive on the controller: absolute, or in the role's `files/` folder or beside the playbook.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     src: Option<String>,
-    /// Where the controller downloads the archive, instead of `src`; `checksum` has to be a SHA-256 then.
+    /// Where the controller downloads the archive, instead of `src`; `checksum` is needed then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     url: Option<String>,
     /// The folder on the host to unpack into, absolute; made if it is missing.
@@ -112,12 +112,12 @@ impl Module for Archive {
 
     fn prepare(&mut self, controller: &dyn Controller) -> Result<(), ModuleError> {
         self.dest = place::absolute(&self.dest, "dest")?;
-        let checksum = self.checksum.as_deref().map(Checksum::parse).transpose()?;
+        let checksum = self.checksum.as_deref().map(manifest::parse_checksum).transpose()?;
         let (path, name) = self.find_archive(controller, checksum.as_ref())?;
         let archive = controller.blob_of_file(&path, false)?;
         let manifest = manifest::of(controller, &path, &name, archive.digest)?;
         if let Some(checksum) = checksum {
-            checksum.verify(&name, &archive.digest, &manifest.sha512)?;
+            manifest::verify(&checksum, &name, archive.digest, &manifest.sha512)?;
         }
         let Selected { wishes, absent } = manifest.select(&name, self.strip, &self.include.0, &self.exclude.0)?;
         self.prepared = Some(Prepared { archive, name, wishes, absent });
@@ -172,6 +172,9 @@ impl Archive {
             (Some(_), Some(_)) => Err(ModuleError::argument("`src` and `url` exclude each other").at("url")),
             (None, None) => Err(ModuleError::argument("nothing to unpack: neither `src` nor `url` is given")),
             (Some(src), None) => {
+                if src.contains("://") {
+                    return Err(ModuleError::argument("`src` is a file of the controller").at("src").hint("name an address with `url`"));
+                }
                 let path = controller.find(src, "files").map_err(|error| error.at("src"))?;
                 match controller.entry(&path)?.map(|entry| entry.kind) {
                     Some(MemberKind::File(..)) => {}
@@ -183,11 +186,16 @@ impl Archive {
             }
             (None, Some(url)) => {
                 crate::download::check_url(url)?;
-                let Some(Checksum::Sha256(digest)) = checksum else {
-                    let error = ModuleError::argument("`url` needs a `checksum` that is a SHA-256").at("url");
-                    return Err(error.hint("`sha256sum FILE` prints it; it tells whether the download is still the same"));
+                let Some(checksum) = checksum else {
+                    return Err(ModuleError::argument("`url` needs a `checksum`, which tells whether the download is what was meant")
+                        .at("url")
+                        .hint("publishers give it beside the file; `sha256sum FILE` and `sha512sum FILE` print it"));
                 };
-                let path = controller.download(url, digest, None, 600)?;
+                let path = controller.download(url, checksum, None, 600).map_err(|mut error| {
+                    // The argument of module `download` has another name.
+                    error.argument = error.argument.map(|argument| if argument == "sha256" { "checksum".to_owned() } else { argument });
+                    error
+                })?;
                 let name = url.rsplit('/').next().unwrap_or(url);
                 Ok((path, name.split(['?', '#']).next().unwrap_or(name).to_owned()))
             }

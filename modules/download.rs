@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 use crate::api::change::Download as DownloadChange;
 use crate::api::inspect::wanted_attributes;
 use crate::api::place::{self, Placement};
-use crate::api::{Blob, Change, Content, Controller, Digest, EntryKind, Fingerprint, Inspect, Mode, Module, ModuleError, Proposal};
+use crate::api::{
+    Blob, Change, Checksum, Content, Controller, Digest, EntryKind, Fingerprint, Inspect, Mode, Module, ModuleError, Proposal,
+};
 
 /// Arguments of `download`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -95,7 +97,7 @@ impl Module for Download {
             (Side::Controller, ca) => {
                 let ca =
                     ca.as_ref().map(|ca| controller.find(&ca.to_string_lossy(), "files").map_err(|error| error.at("ca"))).transpose()?;
-                let cached = controller.download(&self.url, &digest, ca.as_deref(), self.timeout)?;
+                let cached = controller.download(&self.url, &Checksum::Sha256(digest), ca.as_deref(), self.timeout)?;
                 Some(controller.blob_of_file(&cached, false)?)
             }
             (Side::Host, ca) => {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kplay_modules::api::{Digest, ModuleError};
+use kplay_modules::api::{Checksum, ModuleError};
 use mlua::{MultiValue, Table, Value as LuaValue};
 use serde_json::Value;
 
@@ -60,7 +60,7 @@ pub fn describe_role(folder: &Path) -> Result<RoleManual> {
         fn authority(&self, _: &Path) -> std::result::Result<Option<String>, ModuleError> {
             Ok(None)
         }
-        fn download(&self, url: &str, _: &Digest, _: Option<&Path>, _: u64) -> std::result::Result<PathBuf, ModuleError> {
+        fn download(&self, url: &str, _: &Checksum, _: Option<&Path>, _: u64) -> std::result::Result<PathBuf, ModuleError> {
             Err(ModuleError::argument(format!("`{url}` is not downloaded for a manual")))
         }
     }

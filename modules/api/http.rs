@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
+use super::checksum::Checksum;
 use super::error::{ModuleError, plain};
 
 /// Where distributions keep the authorities that they trust.
@@ -14,11 +15,53 @@ pub const BUNDLES: [&str; 4] =
 /// Seconds that a download may take when nothing else is said.
 const PATIENCE: u64 = 600;
 
+/// A download under way. Who copies it somewhere can tell by it whether the source or the destination failed.
+pub struct Transfer<'a> {
+    url: &'a str,
+    content: Box<dyn Read>,
+    size: u64,
+    broken: Option<ModuleError>,
+}
+
+impl<'a> Transfer<'a> {
+    /// Begins with what `url` yields.
+    pub fn new(url: &'a str, content: Box<dyn Read>) -> Self {
+        Self { url, content, size: 0, broken: None }
+    }
+
+    /// Returns why reading failed, if it did.
+    pub fn broken(self) -> Option<ModuleError> {
+        self.broken
+    }
+}
+
+impl Read for Transfer<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.content.read(buffer);
+        match &read {
+            Ok(count) => self.size += *count as u64,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                let text = error.to_string();
+                let why = match error.kind() {
+                    _ if text.contains("timeout") => "it takes too long".to_owned(),
+                    std::io::ErrorKind::UnexpectedEof => "the server ended it early".to_owned(),
+                    _ if text.contains("disconnected") => "the server ended it early".to_owned(),
+                    _ => plain(error),
+                };
+                let message = format!("the download of `{}` broke off after {} bytes: {why}", self.url, self.size);
+                self.broken = Some(ModuleError::host(message).at("url").hint("run it again"));
+            }
+        }
+        read
+    }
+}
+
 /// Opens `url` (`https://` or `http://`) for reading. `timeout` is in seconds; 0 means ten minutes.
 ///
 /// # Errors
 /// What the server or the connection says, at the argument `url`.
-pub fn get(url: &str, authorities: RootCerts, timeout: u64) -> Result<Box<dyn Read>, ModuleError> {
+pub fn get(url: &str, authorities: RootCerts, timeout: u64) -> Result<Transfer<'_>, ModuleError> {
     let failed = |error: &ureq::Error| {
         let made = ModuleError::host(format!("cannot download `{url}`: {}", reason(error))).at("url");
         match error {
@@ -36,7 +79,7 @@ pub fn get(url: &str, authorities: RootCerts, timeout: u64) -> Result<Box<dyn Re
     let limit = Duration::from_secs(if timeout == 0 { PATIENCE } else { timeout });
     let agent = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(limit)).build().new_agent();
     let response = agent.get(url).call().map_err(|error| failed(&error))?;
-    Ok(Box::new(response.into_body().into_reader()))
+    Ok(Transfer::new(url, Box::new(response.into_body().into_reader())))
 }
 
 /// Returns the certificates of a PEM text as authorities to trust; `None` when there are none in it.
@@ -48,10 +91,10 @@ pub fn authorities(pem: &[u8]) -> Option<RootCerts> {
 }
 
 /// Returns the error about a content that is not what its digest says.
-pub fn mismatch(url: &str, expected: &super::types::Digest, found: &super::types::Digest) -> ModuleError {
+pub fn mismatch(url: &str, expected: &Checksum, found: &Checksum) -> ModuleError {
     ModuleError::host(format!("what `{url}` yields is not what was expected"))
         .at("sha256")
-        .details([format!("expected sha256 {}", expected.hex()), format!("found    sha256 {}", found.hex())])
+        .details([format!("expected {expected}"), format!("found    {found}")])
 }
 
 fn reason(error: &ureq::Error) -> String {

@@ -5,6 +5,7 @@ mod agreement;
 pub mod archive;
 pub mod base64;
 pub mod change;
+pub mod checksum;
 #[cfg(test)]
 pub mod conformance;
 pub mod error;
@@ -30,6 +31,7 @@ pub mod units;
 pub mod walk;
 
 pub use change::{Change, Footprint, UnitAction};
+pub use checksum::Checksum;
 pub use error::{ErrorKind, ModuleError};
 pub use inspect::{Command, CommandOutput, Facts, Fingerprint, Inspect, Unit};
 pub use journal::Journal;

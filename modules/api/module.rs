@@ -118,9 +118,9 @@ pub trait Controller {
     fn render(&self, template: &Path, vars: &Map<String, Value>) -> Result<Vec<u8>, ModuleError>;
     /// Returns whether a text contains a value that the user declared secret.
     fn is_secret(&self, text: &[u8]) -> bool;
-    /// Makes sure that `url` (`https`, `http`, `file`) with this digest lies in the controller's download cache and returns its
+    /// Makes sure that `url` (`https`, `http`, `file`) with this checksum lies in the controller's download cache and returns its
     /// path there. `ca` is a local PEM file with the authorities to trust instead of the usual ones, `timeout` is in seconds.
-    fn download(&self, url: &str, digest: &super::types::Digest, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
+    fn download(&self, url: &str, checksum: &super::Checksum, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;
     /// Returns what was remembered under `key`, a file name, in this run or an earlier one; `None` when it is not known any more.
     fn remembered(&self, key: &str) -> Option<Vec<u8>> {
         let _ = key;

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha512};
 use crate::api::archive::{member_path, open, unreadable};
 use crate::api::change::MemberKind;
 use crate::api::glob::Globs;
-use crate::api::{Controller, Digest, ModuleError, place};
+use crate::api::{Checksum, Controller, Digest, ModuleError, place};
 
 /// All members of an archive, in its order.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,41 +45,27 @@ pub(super) struct Selected {
     pub(super) absent: Vec<PathBuf>,
 }
 
-/// What an archive has to be.
-pub(super) enum Checksum {
-    /// By its SHA-256.
-    Sha256(Digest),
-    /// By its SHA-512, in lower-case hexadecimal digits.
-    Sha512(String),
+/// Reads what an archive has to be.
+pub(super) fn parse_checksum(text: &str) -> Result<Checksum, ModuleError> {
+    Checksum::parse(text).ok_or_else(|| {
+        ModuleError::argument(format!("`{text}` is neither a SHA-256 nor a SHA-512"))
+            .at("checksum")
+            .hint("write the 64 or 128 hexadecimal digits that `sha256sum` or `sha512sum` print, or \"sha512:…\"")
+    })
 }
 
-impl Checksum {
-    /// Reads a checksum: digits whose number tells the kind, the kind's name before them or not.
-    pub(super) fn parse(text: &str) -> Result<Self, ModuleError> {
-        let (kind, digits) = text.split_once(':').map_or((None, text), |(kind, digits)| (Some(kind), digits));
-        let is_sha512 = digits.len() == 128 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-        match (kind, Digest::from_hex(digits)) {
-            (None | Some("sha256"), Some(digest)) => Ok(Self::Sha256(digest)),
-            (None | Some("sha512"), None) if is_sha512 => Ok(Self::Sha512(digits.to_ascii_lowercase())),
-            _ => Err(ModuleError::argument(format!("`{text}` is neither a SHA-256 nor a SHA-512"))
-                .at("checksum")
-                .hint("write the 64 or 128 hexadecimal digits that `sha256sum` or `sha512sum` print, or \"sha512:…\"")),
-        }
+/// Refuses an archive that is another.
+pub(super) fn verify(expected: &Checksum, name: &str, sha256: Digest, sha512: &str) -> Result<(), ModuleError> {
+    let found = match expected {
+        Checksum::Sha256(_) => Checksum::Sha256(sha256),
+        Checksum::Sha512(_) => Checksum::Sha512(sha512.to_owned()),
+    };
+    if *expected == found {
+        return Ok(());
     }
-
-    /// Refuses an archive that is another.
-    pub(super) fn verify(&self, name: &str, sha256: &Digest, sha512: &str) -> Result<(), ModuleError> {
-        let (kind, expected, found) = match self {
-            Self::Sha256(expected) => ("SHA-256", expected.hex(), sha256.hex()),
-            Self::Sha512(expected) => ("SHA-512", expected.clone(), sha512.to_owned()),
-        };
-        if expected == found {
-            return Ok(());
-        }
-        Err(ModuleError::argument(format!("`{name}` is not the archive that was meant: its {kind} is {found}, not {expected}"))
-            .at("checksum")
-            .hint("get the file again, or correct `checksum`"))
-    }
+    Err(ModuleError::argument(format!("`{name}` is not the archive that was meant: it has the {found}, not {}", expected.hex()))
+        .at("checksum")
+        .hint("get the file again, or correct `checksum`"))
 }
 
 /// Version of what is remembered of an archive from run to run.

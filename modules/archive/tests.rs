@@ -168,15 +168,16 @@ fn a_download_is_an_archive_too_and_a_wrong_one_is_refused() {
     assert_eq!(done.log.last().unwrap(), "unpack app.tgz into /opt/app");
     assert_eq!(
         error_of::<Archive>(from(json!({})), &desk(), host()),
-        "url: `url` needs a `checksum` that is a SHA-256 (`sha256sum FILE` prints it; it tells whether the download is still the same)"
+        "url: `url` needs a `checksum`, which tells whether the download is what was meant (publishers give it beside the file; `sha256sum FILE` and `sha512sum FILE` print it)"
     );
     let sha512 = Manifest::read("app.tgz", Box::new(Cursor::new(release()))).unwrap().sha512;
+    assert!(trial::<Archive>(from(json!({ "checksum": sha512 })), &desk(), host()).is_ok());
     assert!(trial::<Archive>(arguments(&json!({ "checksum": sha512.to_uppercase() })), &desk(), host()).is_ok());
     let zeros = "0".repeat(128);
     assert_eq!(
         error_of::<Archive>(arguments(&json!({ "checksum": format!("sha512:{zeros}") })), &desk(), host()),
         format!(
-            "checksum: `app.tgz` is not the archive that was meant: its SHA-512 is {sha512}, not {zeros} (get the file again, or correct `checksum`)"
+            "checksum: `app.tgz` is not the archive that was meant: it has the SHA-512 {sha512}, not {zeros} (get the file again, or correct `checksum`)"
         )
     );
 }
@@ -186,6 +187,7 @@ fn errors_name_what_was_seen_and_what_to_do() {
     let hint = "(`tar -tf FILE` lists the members)";
     let cases = [
         (json!({ "src": "nowhere.tgz" }), host(), "src: cannot find `nowhere.tgz`".to_owned()),
+        (json!({ "src": "https://x/y.tgz" }), host(), "src: `src` is a file of the controller (name an address with `url`)".to_owned()),
         (json!({ "url": "https://x/y" }), host(), "url: `src` and `url` exclude each other".to_owned()),
         (json!({ "strip": 9 }), host(), format!("strip: nothing of `app.tgz` is left to unpack {hint}")),
         (json!({ "include": ["bin", "gone"] }), host(), format!("include: `gone` in `include` matches no member of `app.tgz` {hint}")),

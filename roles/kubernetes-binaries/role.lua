@@ -10,8 +10,8 @@ return {
   summary = "the Kubernetes server binaries in a folder of their version, linked into the search path",
 
   params = {
-    archive = { type = "string", required = true, doc = "The release's `kubernetes-server-linux-amd64.tar.gz`, a file on the controller." },
-    checksum = { type = "string", default = "", doc = "What the archive must be: `sha512:…` or `sha256:…`. Not compared when empty." },
+    archive = { type = "string", required = true, doc = "The release's `kubernetes-server-linux-amd64.tar.gz`: a file on the controller, or its address." },
+    checksum = { type = "string", default = "", doc = "What the archive must be: `sha512:…` or `sha256:…`. A file is not compared when it is empty; an address needs it." },
     version = { type = "string", required = true, doc = "The release, as its folder is to be called: `v1.21.1`." },
     release_link = {
       type = "string",
@@ -45,8 +45,10 @@ return {
 
     if steps.unpack then
       -- Only what runs is kept: no sources, no container images. They are never unpacked, and removed where they lie about.
+      local is_address = p.archive:find("^%a+://") ~= nil
       host:archive({
-        src = p.archive,
+        src = not is_address and p.archive or nil,
+        url = is_address and p.archive or nil,
         checksum = p.checksum ~= "" and p.checksum or nil,
         dest = release,
         strip = 1,

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod downloads;
 mod failures;
 mod faults;
 mod flow;

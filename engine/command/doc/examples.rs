@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kplay_modules::api::fake::Fake;
 use kplay_modules::api::module::SignatureRequest;
-use kplay_modules::api::{AnyModule, Blob, CommandOutput, Digest, ModuleError, Perform, Upstream};
+use kplay_modules::api::{AnyModule, Blob, Checksum, CommandOutput, ModuleError, Perform, Upstream};
 
 use crate::blobs::Blobs;
 use crate::controller::Services;
@@ -78,7 +78,7 @@ impl Services for Signing {
         Ok(Some(authority.certificate_pem().to_owned()))
     }
 
-    fn download(&self, url: &str, _: &Digest, _: Option<&Path>, _: u64) -> Result<PathBuf, ModuleError> {
+    fn download(&self, url: &str, _: &Checksum, _: Option<&Path>, _: u64) -> Result<PathBuf, ModuleError> {
         Err(ModuleError::argument(format!("`{url}` cannot be had")))
     }
 }

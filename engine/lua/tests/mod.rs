@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kplay_modules::api::fake::Fake;
-use kplay_modules::api::{Digest, Facts, Inspect as _, ModuleError};
+use kplay_modules::api::{Checksum, Digest, Facts, Inspect as _, ModuleError};
 use serde_json::{Map, Value, json};
 
 use super::{Options, Program};
@@ -46,7 +46,7 @@ impl Services for NoServices {
         Err(ModuleError::argument(format!("there is no authority in `{}`", folder.display())))
     }
 
-    fn download(&self, url: &str, _: &Digest, _: Option<&Path>, _: u64) -> std::result::Result<PathBuf, ModuleError> {
+    fn download(&self, url: &str, _: &Checksum, _: Option<&Path>, _: u64) -> std::result::Result<PathBuf, ModuleError> {
         Err(ModuleError::argument(format!("`{url}` cannot be had")))
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::api::change::MemberKind;
+use crate::api::checksum::Checksum;
 use crate::api::error::ModuleError;
 use crate::api::module::{Controller, SignatureRequest, TreeEntry};
 use crate::api::types::{Blob, Digest};
@@ -177,7 +178,7 @@ impl Controller for Desk {
         self.secrets.iter().any(|secret| text.contains(secret.as_str()))
     }
 
-    fn download(&self, url: &str, _digest: &Digest, _ca: Option<&Path>, _timeout: u64) -> Result<PathBuf, ModuleError> {
+    fn download(&self, url: &str, _checksum: &Checksum, _ca: Option<&Path>, _timeout: u64) -> Result<PathBuf, ModuleError> {
         self.downloads.get(url).cloned().ok_or_else(|| ModuleError::argument(format!("cannot download `{url}`: not found")))
     }
 
