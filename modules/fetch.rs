@@ -76,7 +76,9 @@ impl Module for Fetch {
             Some(entry) if entry.kind == EntryKind::File => entry,
             Some(entry) => {
                 let error = ModuleError::host(format!("`{shown}` is a {}, and only files can be fetched", entry.kind.word()));
-                return Err(error.at("path"));
+                return Err(error
+                    .at("path")
+                    .hint("fetch its files one by one, or pack it first, with `command` and tar, and fetch the archive"));
             }
             None if self.optional => return Ok(Proposal::default().with("dest", Value::Null)),
             None => return Err(place::in_the_way(&self.path, None, "path").hint("add `optional = true` if it may be missing")),

@@ -11,6 +11,9 @@
 //! With `live = false` only the file is managed. A parameter that the kernel does not have is an error, since its module is not
 //! loaded or its name is wrong; `ignore_missing` puts up with it and manages the file alone.
 //!
+//! At boot, files of `/etc/sysctl.d` and its siblings are read in the order of their names. When a later one sets a parameter to
+//! another value, there is a warning that names it.
+//!
 //! Results: `before`, the values that the kernel had, by name.
 
 use std::collections::BTreeMap;
@@ -25,6 +28,9 @@ use crate::api::conformance::Example;
 use crate::api::place::{self, Placement};
 use crate::api::text::Text;
 use crate::api::{Change, Content, Controller, EntryKind, Footprint, Inspect, Module, ModuleError, Proposal, Word};
+
+/// Whose files set parameters at boot.
+const FOLDERS: [&str; 4] = ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];
 
 /// Arguments of `sysctl`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -106,7 +112,7 @@ impl Module for Sysctl {
             }
         }
         changes.extend(self.persisted(host)?);
-        Ok(Proposal::new(changes).with("before", before))
+        Ok(Proposal::new(changes).with("before", before).warning(self.overridden(host)?))
     }
 
     fn paths(&self) -> Vec<PathBuf> {
@@ -158,6 +164,41 @@ impl Sysctl {
             secret: false,
         }
         .changes(host)
+    }
+}
+
+impl Sysctl {
+    /// Says which of the values will not last, since a file that is read later at boot sets another one.
+    fn overridden(&self, host: &dyn Inspect) -> Result<Vec<String>, ModuleError> {
+        let (Some(folder), Some(own)) = (self.file.parent(), self.file.file_name()) else { return Ok(Vec::new()) };
+        if !FOLDERS.iter().any(|known| folder == Path::new(known)) {
+            return Ok(Vec::new());
+        }
+        // Of files with the same name, the one of the first folder counts.
+        let mut later: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for folder in FOLDERS.iter().map(Path::new) {
+            if host.target(folder)?.is_none_or(|entry| entry.kind != EntryKind::Directory) {
+                continue;
+            }
+            for name in host.list(folder)? {
+                if name.ends_with(".conf") && Path::new(&name).as_os_str() > own {
+                    later.entry(name.clone()).or_insert_with(|| folder.join(name));
+                }
+            }
+        }
+        let mut found: BTreeMap<String, (PathBuf, String)> = BTreeMap::new();
+        for path in later.into_values() {
+            let readable = host.target(&path)?.is_some_and(|entry| entry.kind == EntryKind::File && entry.size <= place::TEXT_LIMIT);
+            let Some(content) = readable.then(|| host.read(&path, place::TEXT_LIMIT).ok()).flatten() else { continue };
+            for (key, value) in Text::parse(&content).iter().filter_map(setting) {
+                found.insert(key, (path.clone(), value));
+            }
+        }
+        let differs = |(key, value): (&String, &Word)| {
+            let (path, other) = found.get(key).filter(|(_, other)| *other != normal(&value.text()))?;
+            Some(format!("at boot, `{}` sets `{key}` to {other} again, after `{}`", path.display(), self.file.display()))
+        };
+        Ok(self.values.iter().filter_map(differs).collect())
     }
 }
 

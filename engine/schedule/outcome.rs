@@ -9,7 +9,7 @@ use super::session::HostId;
 use super::supply::Supply;
 use crate::diagnostic::{Diagnostic, Kind};
 use crate::plan::{PlannedTask, TaskResult};
-use crate::report::event::{Event, TaskFinished};
+use crate::report::event::{Event, Level, TaskFinished};
 
 impl Run<'_> {
     /// Acts on what a host's agent says.
@@ -122,6 +122,7 @@ impl Run<'_> {
             Status::Unknown => &mut host.counts.unknown,
         };
         *count += 1;
+        let name = task.wire.name.clone();
         let event = TaskFinished {
             play: self.play.as_ref().map(|play| play.name.clone()).unwrap_or_default(),
             host: self.planner.host_name(task.host).to_owned(),
@@ -140,7 +141,11 @@ impl Run<'_> {
             sensitive: task.wire.sensitive,
             micros: outcome.micros,
         };
+        let host = event.host.clone();
         self.report(Event::TaskFinished(Box::new(event)));
+        for warning in outcome.warnings {
+            self.report(Event::Message { host: Some(host.clone()), level: Level::Warning, text: format!("{name}: {warning}") });
+        }
     }
 
     pub(super) fn skip(&mut self, task: PlannedTask) {
@@ -154,6 +159,7 @@ impl Run<'_> {
             failure: None,
             attempts: 0,
             micros: 0,
+            warnings: Vec::new(),
         };
         let (number, requester) = (task.wire.id, task.requested_by);
         self.finished(task, outcome, None, Map::new());

@@ -273,6 +273,8 @@ pub struct Outcome {
     pub attempts: u32,
     /// Microseconds it took on the host.
     pub micros: u64,
+    /// What the operator should know besides.
+    pub warnings: Vec<String>,
 }
 
 /// How a task ended.

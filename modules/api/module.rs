@@ -70,6 +70,8 @@ pub struct Proposal {
     pub output: Map<String, Value>,
     /// Whether the module proposes again each time it is asked (a bare command): such tasks are not asked for proof.
     pub repeating: bool,
+    /// What the operator should know although the task can be done.
+    pub warnings: Vec<String>,
 }
 
 impl Proposal {
@@ -82,6 +84,13 @@ impl Proposal {
     #[must_use]
     pub fn with(mut self, field: &str, value: impl Into<Value>) -> Self {
         self.output.insert(field.to_owned(), value.into());
+        self
+    }
+
+    /// Adds what the operator should know although the task can be done.
+    #[must_use]
+    pub fn warning(mut self, warnings: Vec<String>) -> Self {
+        self.warnings.extend(warnings);
         self
     }
 

@@ -44,7 +44,10 @@ fn what_is_missing_is_an_error_unless_optional() {
     assert!(optional.log.is_empty() && optional.proposal.output["dest"].is_null());
     let cases = [
         (json!({ "path": "/gone", "dest": "out" }), "path: `/gone` does not exist (add `optional = true` if it may be missing)"),
-        (json!({ "path": "/etc", "dest": "out", "optional": true }), "path: `/etc` is a directory, and only files can be fetched"),
+        (
+            json!({ "path": "/etc", "dest": "out", "optional": true }),
+            "path: `/etc` is a directory, and only files can be fetched (fetch its files one by one, or pack it first, with `command` and tar, and fetch the archive)",
+        ),
         (json!({ "path": "/etc/x", "dest": "" }), "dest: `dest` is empty"),
         (
             json!({ "path": "/", "dest": "out" }),

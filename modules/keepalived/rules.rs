@@ -39,7 +39,7 @@ pub(super) fn of_arguments(conf: &Keepalived) -> Result<(), ModuleError> {
     for (name, instance) in &conf.instances {
         of_instance(conf, name, instance)?;
     }
-    for (name, _) in &conf.scripts {
+    for name in conf.scripts.keys() {
         if !conf.instances.values().any(|instance| instance.track_script.0.contains(name)) {
             return Err(refuse(&format!("scripts.{name}"), format!("no instance tracks the script `{name}`: it would decide nothing"))
                 .hint(format!("name it in the `track_script` of an instance: {}", listed(conf.instances.keys()))));

@@ -81,6 +81,24 @@ fn the_rest_of_the_file_is_kept() {
 }
 
 #[test]
+fn a_later_file_that_sets_another_value_is_warned_of() {
+    let warnings =
+        |host: Fake| module(json!({ "values": { "vm.swappiness": 1, "net.ipv4.ip_forward": 1 } })).unwrap().check(&host).unwrap().warnings;
+    // As Debian has it: /etc/sysctl.conf is read as 99-sysctl.conf.
+    let debian = || host().link("/etc/sysctl.d/99-sysctl.conf", "../sysctl.conf");
+    let said = ["at boot, `/etc/sysctl.d/99-sysctl.conf` sets `vm.swappiness` to 10 again, after `/etc/sysctl.d/99-kplay.conf`"];
+    assert_eq!(warnings(debian()), said);
+    assert_eq!(warnings(host()), [""; 0], "nothing reads /etc/sysctl.conf there");
+    // What comes still later, or takes the file's place, counts.
+    assert_eq!(warnings(debian().file("/usr/lib/sysctl.d/zz.conf", "vm/swappiness = 1\n")), [""; 0]);
+    assert_eq!(warnings(debian().file("/usr/lib/sysctl.d/99-sysctl.conf", "net.ipv4.ip_forward = 0\n")), said);
+    // What comes earlier, or is no file of settings, does not.
+    let harmless =
+        host().file("/usr/lib/sysctl.d/50-default.conf", "vm.swappiness = 9\n").file("/etc/sysctl.d/zz.old", "vm.swappiness = 9\n");
+    assert_eq!(warnings(harmless), [""; 0]);
+}
+
+#[test]
 fn a_parameter_that_is_not_there() {
     let arguments = json!({ "name": "net.bridge.bridge-nf-call-iptables", "value": 1 });
     let error = module(arguments.clone()).unwrap().check(&host()).unwrap_err();

@@ -35,15 +35,36 @@ end }
 fn units_that_cannot_start_say_why() {
     build_agent();
     let lab = Lab::up(HOSTS);
-    let play = |text: &str| {
+    let play = |text: &str, needles: &[&str]| {
         std::fs::write(lab.folder().join("play.lua"), text).unwrap();
         let ended = lab.kplay(&["play.lua"]);
         assert_eq!(ended.code, 2, "{}\n{}", ended.stdout, ended.stderr);
-        ended.stdout
+        // What is said stands below the task of `bad` that failed, and nowhere else.
+        let told = ended.stdout.split("\n! bad ").nth(1).and_then(|rest| rest.split("\n~ ").next()).unwrap_or_default();
+        for needle in needles {
+            assert!(told.contains(needle), "{needle} is not in\n{}", ended.stdout);
+        }
+        assert_eq!(ended.stdout.matches("error: ").count(), 1, "{}", ended.stdout);
     };
-    println!("{}", play(MISSING));
-    for kind in ["simple", "exec", "oneshot", "notify"] {
-        println!("{}", play(&FAILING.replace("TYPE", kind)));
-        lab.sh("good", &format!("systemctl is-active demo && test -e /root/after-{kind}")).success();
+    let said = ["error: there is no unit `systemd-jurnald.service` on this host", "= hint: did you mean `systemd-journald.service`?"];
+    play(MISSING, &said);
+    lab.sh("good", "test -e /root/after-missing").success();
+    lab.sh("bad", "test ! -e /root/after-missing").success();
+
+    let said = [
+        "error: `demo.service` failed right after its start: exit-code",
+        " --> play.lua:8:8\n",
+        "state: failed (failed), result: exit-code",
+        "ExecStart: /bin/sh -c echo cannot open /etc/demo.conf >&2; exit 3",
+        "| cannot open /etc/demo.conf",
+        "| demo.service: Main process exited, code=exited, status=3",
+    ];
+    for kind in ["simple", "exec"] {
+        play(&FAILING.replace("TYPE", kind), &said);
+        lab.sh("good", &format!("systemctl is-active -q demo && test -e /root/after-{kind}")).success();
+        lab.sh("bad", &format!("test ! -e /root/after-{kind}")).success();
     }
+    let said = ["error: cannot start `demo.service`: Job for demo.service failed", "| cannot open /etc/demo.conf"];
+    play(&FAILING.replace("TYPE", "forking").replace("exec sleep 1000", "sleep 1000 &"), &said);
+    lab.sh("good", "test -e /root/after-forking").success();
 }

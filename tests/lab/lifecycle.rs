@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{KPLAY, Lab};
+use crate::support::{KPLAY, Lab, build_agent};
 
 /// Two hosts, with the packages of inventory/hdss7.yaml, so that the cache serves both.
 const TWO: &str = "
@@ -145,6 +145,31 @@ fn ssh_gets_in_with_the_labs_key_and_knows_the_hosts() {
     }
     lab.kplay(&["lab", "down"]).success();
     assert_eq!(kplay::lab::connection_settings(&lab.inventory()), None);
+}
+
+/// `lab run` brings the hosts up and runs a playbook on them; `lab console` opens a shell of root in one of them.
+#[test]
+fn a_playbook_runs_on_a_lab_of_its_own() {
+    build_agent();
+    let lab = Lab::new(TWO);
+    let play =
+        "play { name = 'name', hosts = 'all', run = function(host)\n  host:copy({ dest = '/root/name', content = host.name })\nend }\n";
+    std::fs::write(lab.folder().join("play.lua"), play).unwrap();
+    let ran = lab.kplay(&["lab", "run", "play.lua"]).success();
+    assert!(ran.contains("one 10.91.7.11 is up") && ran.contains("~ two  copy /root/name"), "{ran}");
+    assert_eq!(lab.sh("two", "cat /root/name").success(), "two");
+    let boot = lab.boot("one");
+    let again = lab.kplay(&["lab", "run", "play.lua", "--", "--check"]).success();
+    assert!(again.contains("two  ok=1  changed=0"), "{again}");
+    assert_eq!(lab.boot("one"), boot, "hosts that run are left alone");
+    let typo = lab.kplay(&["lab", "run", "paly.lua"]).failure(1);
+    assert!(typo.contains("paly.lua"), "{typo}");
+
+    let console = lab.typed(&["lab", "console", "one"], "uname -n\nid -un\npwd\nexit 7\n");
+    assert_eq!((console.stdout.as_str(), console.code), ("one\nroot\n/root\n", 7), "{}", console.stderr);
+    assert!(lab.kplay(&["lab", "console", "three"]).failure(1).contains("the lab has no host `three`"));
+    lab.kplay(&["lab", "down"]).success();
+    assert_eq!(lab.kplay(&["lab", "console", "one"]).code, 1);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A lab for one test: brought up from an inventory of its own, taken down when the test ends, however it ends.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Once;
@@ -110,6 +111,15 @@ impl Lab {
     #[track_caller]
     pub fn kplay(&self, arguments: &[&str]) -> Ended {
         Ended::of(self.command(arguments).output().unwrap())
+    }
+
+    /// Runs kplay on the inventory and types something.
+    #[track_caller]
+    pub fn typed(&self, arguments: &[&str], text: &str) -> Ended {
+        let mut command = self.command(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        Ended::of(child.wait_with_output().unwrap())
     }
 
     /// Runs a shell script in a host.

@@ -165,3 +165,20 @@ fn a_failure_from_before_a_pcall_passes_by_it() {
     let ran = hosts(&["a"]).playbook(play).any_stdout().status(2).run();
     assert!(!ran.path("a/after").exists(), "{}", ran.stdout);
 }
+
+#[test]
+fn what_a_task_warns_of_is_told_with_its_host() {
+    let play = r#"
+        play { name = "kernel", hosts = "all", run = function(host)
+          host:sysctl({ name = "vm.swappiness", value = 1, live = false })
+        end }
+    "#;
+    let kplay = hosts(&["a", "b"]).file("b/etc/sysctl.d/99-zone.conf", "vm.swappiness = 60\n").playbook(play);
+    let ran = kplay.args(["--events", "events.jsonl"]).any_stdout().run();
+    let warning =
+        "sysctl vm.swappiness: at boot, `/etc/sysctl.d/99-zone.conf` sets `vm.swappiness` to 60 again, after `/etc/sysctl.d/99-kplay.conf`";
+    assert_eq!(ran.stdout.matches("at boot, ").count(), 1, "{}", ran.stdout);
+    assert!(ran.stdout.contains(warning), "{}", ran.stdout);
+    let event = ran.text("events.jsonl").lines().find(|line| line.contains("at boot, ")).map(str::to_owned).unwrap();
+    assert!(event.contains(r#""host":"b""#) && event.contains(r#""level":"warning""#), "{event}");
+}

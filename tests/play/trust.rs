@@ -64,6 +64,7 @@ fn liar() {
                     failure: None,
                     attempts: 1,
                     micros: 1,
+                    warnings: Vec::new(),
                 }));
                 say(&ToController::Done { id: request.id });
             }

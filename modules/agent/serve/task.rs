@@ -32,11 +32,12 @@ pub(super) struct Progress {
     pub(super) because: Option<String>,
     pub(super) certainty: Certainty,
     pub(super) attempts: u32,
+    pub(super) warnings: Vec<String>,
 }
 
 impl Progress {
     pub(super) fn of(proposal: &Proposal, changes: Vec<ChangeReport>) -> Self {
-        Self { changes, output: proposal.output.clone(), attempts: 1, ..Self::default() }
+        Self { changes, output: proposal.output.clone(), warnings: proposal.warnings.clone(), attempts: 1, ..Self::default() }
     }
 
     /// Ends the task, on which so much time was spent.
@@ -57,6 +58,7 @@ impl Progress {
             failure,
             attempts: self.attempts,
             micros: u64::try_from(spent.as_micros()).unwrap_or(u64::MAX),
+            warnings: self.warnings,
         }
     }
 }
