@@ -58,9 +58,8 @@ fn about(stdout: &str, host: &str) -> String {
     let mut text = String::new();
     for line in stdout.lines() {
         let mut words = line.split_ascii_whitespace();
-        match words.next() {
-            Some("!" | "~" | "RECAP") => of = words.next().unwrap_or_default(),
-            _ => {}
+        if let Some("!" | "~" | "RECAP") = words.next() {
+            of = words.next().unwrap_or_default();
         }
         if of == host {
             text += line;
