@@ -18,6 +18,8 @@
 //! stands in the forecast in one line: `+SAN 10.4.7.23`, `expires in 12 d`. The key is kept, unless it is missing, of another
 //! type, or not the certificate's.
 //!
+//! `issued_after` renews what is not due yet: a certificate that was issued before that moment is issued again.
+//!
 //! `csr` takes a JSON file as cfssl reads them as the specification (`CN`, `hosts`, `key`, `names`); arguments given here win.
 //! `profiles_file` is a `ca-config.json`, from which `profile` takes usages and lifetime.
 //!
@@ -108,6 +110,9 @@ pub struct Cert {
     /// How long before its end it is issued again; `30d`, or a third of a shorter lifetime.
     #[serde(default)]
     renew_before: Option<String>,
+    /// A moment, in seconds since 1970: a certificate that was issued before it is issued again.
+    #[serde(default)]
+    issued_after: i64,
     /// Mode of the certificate.
     #[serde(default = "certificate_mode")]
     mode: Option<Mode>,
@@ -184,7 +189,7 @@ impl Module for Cert {
         let (certificate_after, key_after) = self.attributes(host, &certificate, &key)?;
 
         let (authority, now) = (prepared.authority.as_deref(), host.now());
-        let dues = Dues { authority, spec: &prepared.spec, renew_before: prepared.renew_before, now };
+        let dues = Dues { authority, spec: &prepared.spec, renew_before: prepared.renew_before, issued_after: self.issued_after, now };
         let findings = compare::compare(&dues, &certificate.state(), &key.state()).map_err(|error| error.at("path"))?;
         let known = certificate.text().filter(|_| findings.reasons.is_empty());
         if !findings.reasons.is_empty() {
@@ -317,6 +322,8 @@ pub struct Dues<'a> {
     pub spec: &'a CertificateSpec,
     /// How long before its end it is issued again, seconds.
     pub renew_before: u64,
+    /// It is issued again when it was issued before this moment, seconds since 1970.
+    pub issued_after: i64,
     /// The present, seconds since 1970.
     pub now: i64,
 }

@@ -34,3 +34,16 @@ rolling.masters({
     cluster.apiserver(master, { "serve", "check" })
   end,
 })
+
+-- Controllers follow when no apiserver is older than they are.
+play {
+  name = "controllers, one master at a time",
+  hosts = "masters",
+  order = rolling.order,
+  serial = 1,
+  any_error_stops = true,
+  undo_on_failure = true,
+  run = function(master)
+    rolling.controllers(master, { "configure", "serve", "check" })
+  end,
+}

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use kplay_modules::cert::spec::{CertificateSpec, San, Usage};
+use kplay_modules::cert::spec::{BACKDATED, CertificateSpec, San, Usage};
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, string::PrintableString,
@@ -11,9 +11,6 @@ use rcgen::{
 use x509_parser::time::ASN1Time;
 
 use crate::diagnostic::{Diagnostic, Result};
-
-/// Seconds by which a certificate is valid before it was issued, for hosts whose clocks are behind.
-const BACKDATED: i64 = 300;
 
 /// Makes a certificate for a host's key.
 pub(super) fn leaf(spec: &CertificateSpec, key: &impl PublicKeyData, issuer: &Issuer<'_, KeyPair>) -> Result<Certificate> {

@@ -158,6 +158,7 @@ fn certificates_equal_those_of_cfssl() {
                 authority: Some(opened.certificate_pem()),
                 spec: &specification(request, profile),
                 renew_before: 0,
+                issued_after: 0,
                 now: certificate::now(),
             };
             let found = kplay_modules::cert::outdated(&dues, theirs["cert"].as_str(), theirs["key"].as_str()).unwrap();

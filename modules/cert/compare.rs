@@ -9,7 +9,7 @@ use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::pem::{Pem, parse_x509_pem};
 
 use super::Dues;
-use super::spec::{CertificateSpec, San, Usage, timestamp};
+use super::spec::{BACKDATED, CertificateSpec, San, Usage, timestamp};
 use crate::api::ModuleError;
 use crate::api::issue::{read_key, type_of};
 
@@ -36,7 +36,7 @@ pub(super) struct Findings {
 /// # Errors
 /// When the authority's certificate cannot be read, or the certificate is not valid yet: issuing it again would not help.
 pub(super) fn compare(dues: &Dues<'_>, certificate: &Found<'_>, key: &Found<'_>) -> Result<Findings, ModuleError> {
-    let Dues { authority, spec, renew_before, now } = *dues;
+    let Dues { authority, spec, renew_before, issued_after, now } = *dues;
     let mut reasons = Vec::new();
     let pem = match certificate {
         Found::Nothing => Err("not there"),
@@ -88,6 +88,9 @@ pub(super) fn compare(dues: &Dues<'_>, certificate: &Found<'_>, key: &Found<'_>)
     reasons.extend(names(spec, &certificate));
     reasons.extend(usages(spec, &certificate));
     reasons.extend(validity(spec, renew_before, &certificate, now)?);
+    if certificate.validity().not_before.timestamp() + BACKDATED < issued_after {
+        reasons.push(format!("issued before {}", timestamp(issued_after)));
+    }
     Ok(Findings { reasons, new_key })
 }
 

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::ModuleError;
 
+/// Seconds that certificates are valid before they are issued: the hosts' clocks may be behind.
+pub const BACKDATED: i64 = 300;
+
 /// Every field of a certificate that is not the key's, the authority's or chance's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

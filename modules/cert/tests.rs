@@ -194,6 +194,9 @@ fn a_certificate_near_its_end_is_issued_again() {
     let at = |days: i64, more: Value| reason(more, &host.clone().at(ISSUED + days * DAY));
     assert_eq!(at(69, json!({})), "");
     assert_eq!(at(70, json!({})), "expires in 30 d");
+    // It was issued five minutes after it became valid.
+    assert_eq!(at(1, json!({ "issued_after": ISSUED + 300 })), "");
+    assert_eq!(at(1, json!({ "issued_after": ISSUED + 301 })), "issued before 2023-11-14T22:18:21Z");
     assert_eq!(at(88, json!({})), "expires in 12 d");
     assert_eq!(at(88, json!({ "renew_before": "10d" })), "");
     assert_eq!(at(99, json!({ "renew_before": "0s" })), "");

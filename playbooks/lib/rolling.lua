@@ -17,7 +17,7 @@ local health = require "health"
 local rolling = {}
 
 -- What was seen when the run began, by host name.
-local serves, holds, proxies = {}, {}, {}
+local serves, holds, proxies, controls = {}, {}, {}, {}
 
 -- Declares the play that looks who serves. It has to come first in a run: later, forecasts could not tell any more.
 function rolling.ask()
@@ -32,6 +32,8 @@ function rolling.ask()
           local ready = health.ready(host, health.serves_at(host), { timeout = 10 }, { name = "is it ready?", ignore_errors = true })
           serves[host.name] = not ready.failed
         end
+        local controller = host:systemd({ name = "kube-controller-manager", only_look = true }, { name = "is there a kube-controller-manager?" })
+        controls[host.name] = not controller.skipped and controller.enabled ~= ""
       end
       if cluster.is_in(host, "proxies") then
         local nginx = host:command(
@@ -52,6 +54,13 @@ end
 -- Returns whether a master served when the run began.
 function rolling.serves(master)
   return serves[master.name] == true
+end
+
+-- Gives a master some steps of its controllers, where it has any.
+function rolling.controllers(master, steps)
+  if controls[master.name] then
+    cluster.controllers(master, steps)
+  end
 end
 
 -- Puts hosts in order: those that do not serve, those that do, the one that holds the shared address.
@@ -84,7 +93,7 @@ function rolling.can_do_without(master)
   local asked
   for _, other in ipairs(hosts("masters")) do
     if other.name ~= master.name then
-      asked = other
+      asked = asked or other
       health.ready(other, health.serves_at(other), {}, { name = other.name .. " is ready, so that " .. master.name .. " may stop", tags = "system" })
     end
   end
@@ -111,6 +120,7 @@ end
 --   run(master)      changes it and sees to it that it serves again
 --   pending(master)  whether that stops a running apiserver; asked after `prepare`; without it, always
 --   prepare(master)  what is done to it before, while it goes on serving
+--   vars             variables of the play
 function rolling.masters(spec)
   play {
     name = spec.name,
@@ -119,6 +129,7 @@ function rolling.masters(spec)
     serial = 1,
     any_error_stops = true,
     undo_on_failure = true,
+    vars = spec.vars,
     run = function(master)
       if spec.prepare then
         spec.prepare(master)
@@ -132,6 +143,28 @@ function rolling.masters(spec)
       rolling.is_back(master)
       rolling.drain()
       is_served_through_proxies(master)
+    end,
+  }
+end
+
+-- Declares a play that changes members of etcd that are no masters, one at a time; masters have theirs changed along with them.
+--   run(member)  changes it and sees to it that it is healthy again
+function rolling.members(spec)
+  play {
+    name = spec.name,
+    hosts = "etcd:!masters",
+    serial = 1,
+    any_error_stops = true,
+    undo_on_failure = true,
+    vars = spec.vars,
+    run = function(member)
+      for _, master in ipairs(hosts("masters")) do
+        if serves[master.name] then
+          rolling.can_do_without(member)
+          break
+        end
+      end
+      spec.run(member)
     end,
   }
 end

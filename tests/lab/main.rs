@@ -13,6 +13,7 @@ mod faults;
 mod flagship;
 mod frames;
 mod lifecycle;
+mod operations;
 mod rootless;
 #[path = "../support/mod.rs"]
 mod shared;

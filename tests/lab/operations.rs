@@ -1,0 +1,250 @@
+//! What is done to a running control plane: upgrades, renewals, rotations, while a client goes on reading and writing.
+//!
+//! The second release of an upgrade is the lab's own build with another version of the same length written into it: the same
+//! program that calls itself v1.20.3. The one that does not start is a script.
+
+use std::path::PathBuf;
+use std::process::{Child, Command};
+
+use crate::support::{Ended, KPLAY, Lab, run};
+
+const MASTERS: [&str; 2] = ["hdss7-21", "hdss7-22"];
+const SSL: &str = "/etc/kubernetes/server/ssl";
+
+#[test]
+fn a_control_plane_is_operated_while_clients_work() {
+    let lab = Lab::of_repository();
+    for playbook in ["playbooks/apiserver.lua", "playbooks/proxy.lua"] {
+        lab.kplay(&[playbook]).success();
+    }
+    verify_says_what_is_wrong(&lab);
+    let archives = Archives::new(&lab);
+    an_upgrade_goes_from_master_to_master(&lab, &archives);
+    an_upgrade_to_what_does_not_start_touches_one_master(&lab, &archives);
+    certificates_are_renewed(&lab);
+}
+
+/// Nothing is wrong with a new cluster; what is broken then is named, and the exit code says so.
+fn verify_says_what_is_wrong(lab: &Lab) {
+    let said = lab.kplay(&["playbooks/verify.lua", "--events", "verify.jsonl"]).success();
+    assert!(said.contains("etcd can lose 1 more of its 3 members") && said.contains("holds 10.4.7.10"), "{said}");
+    let events = std::fs::read_to_string(lab.folder().join("verify.jsonl")).unwrap();
+    let row = events
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .find(|event| event["level"] == "debug" && event["host"] == "hdss7-21" && event["text"].as_str().unwrap().starts_with('{'))
+        .unwrap();
+    let row: serde_json::Value = serde_json::from_str(row["text"].as_str().unwrap()).unwrap();
+    assert_eq!((&row["ready"], &row["processes"]["kube-apiserver"]["version"]), (&true.into(), &"v1.20.2".into()));
+
+    for (host, damage, repair, complaint) in [
+        (MASTERS[1], "systemctl stop kube-apiserver", "systemctl start kube-apiserver", "kube-apiserver is not ready"),
+        (
+            MASTERS[1],
+            "echo >> /etc/kubernetes/server/conf/audit.yml",
+            "sed -i '$d' /etc/kubernetes/server/conf/audit.yml",
+            "--audit-policy-file /etc/kubernetes/server/conf/audit.yml differs from the other masters'",
+        ),
+        ("hdss7-12", "systemctl stop etcd", "systemctl start etcd", "its member of etcd is not healthy"),
+    ] {
+        lab.sh(host, damage).success();
+        let wrong = lab.kplay(&["playbooks/verify.lua"]);
+        lab.sh(host, repair).success();
+        assert!(wrong.code == 2 && wrong.stdout.contains(complaint), "after `{damage}`: code {}\n{}", wrong.code, wrong.stdout);
+    }
+    lab.kplay(&["playbooks/apiserver.lua"]).success();
+    lab.kplay(&["playbooks/verify.lua", "--check"]).success();
+}
+
+fn an_upgrade_goes_from_master_to_master(lab: &Lab, archives: &Archives) {
+    let arguments = archives.arguments("v1.20.3");
+    let forecast = lab.kplay(&with("playbooks/upgrade.lua", &arguments, &["--check"])).success();
+    assert!(forecast.contains("link /usr/local/kubernetes-server to /usr/local/kubernetes-server-v1.20.3"), "{forecast}");
+    for master in MASTERS {
+        lab.sh(master, "test ! -e /usr/local/kubernetes-server-v1.20.3").success();
+    }
+
+    let client = Client::begin(lab);
+    lab.kplay(&with("playbooks/upgrade.lua", &arguments, &[])).success();
+    client.is_content("upgrade");
+    for master in MASTERS {
+        assert_eq!(lab.sh(master, "kubectl version --short 2>/dev/null | grep Server").success(), "Server Version: v1.20.3\n");
+    }
+    lab.edit("inventory/hdss7.yaml", "    kubernetes_version: v1.20.2\n", &archives.variables("v1.20.3"));
+    lab.play(&["--check"]).nothing_to_do();
+}
+
+/// One node is touched and undone by itself, the others go on, and the reason is told.
+fn an_upgrade_to_what_does_not_start_touches_one_master(lab: &Lab, archives: &Archives) {
+    let others = lab.sh(MASTERS[1], "systemctl show -p MainPID --value kube-apiserver").success();
+    let client = Client::begin(lab);
+    let ended = lab.kplay(&with("playbooks/upgrade.lua", &archives.arguments("v1.20.4"), &[]));
+    assert_eq!(ended.code, 2, "{}\n{}", ended.stdout, ended.stderr);
+    assert!(ended.stdout.contains("this kube-apiserver does not start"), "the journal is shown:\n{}", ended.stdout);
+    assert!(ended.stdout.contains("hdss7-21  is as it was before this play"), "{}", ended.stdout);
+    client.is_content("upgrade to what does not start");
+    for master in MASTERS {
+        assert_eq!(lab.sh(master, "readlink /usr/local/kubernetes-server").success(), "/usr/local/kubernetes-server-v1.20.3\n");
+        assert_eq!(lab.sh(master, "kubectl get --raw /readyz").success(), "ok");
+    }
+    assert_eq!(lab.sh(MASTERS[1], "systemctl show -p MainPID --value kube-apiserver").success(), others, "it was not restarted");
+    assert_eq!(lab.sh("hdss7-11", "grep -c ' down;' /etc/nginx/nginx.conf").stdout, "0\n", "clients are sent to all masters again");
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab.play(&["--check"]).nothing_to_do();
+}
+
+fn certificates_are_renewed(lab: &Lab) {
+    let fingerprints = || -> Vec<String> {
+        let look = |host: &&str| {
+            let files = format!("{SSL}/apiserver.pem {SSL}/client.pem {SSL}/admin.pem /etc/etcd/ssl/etcd.pem");
+            let script = format!("for file in {files}; do openssl x509 -noout -serial -in $file; done; sha256sum {SSL}/*-key.pem");
+            lab.sh(host, &script).success()
+        };
+        MASTERS.iter().flat_map(|host| look(host).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    };
+    let before = fingerprints();
+    let client = Client::begin(lab);
+    lab.kplay(&["playbooks/renew-certs.lua"]).success();
+    client.is_content("renew-certs");
+    let after = fingerprints();
+    assert_eq!(before.len(), after.len());
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before == after, !before.starts_with("serial="), "certificates are new, keys are not: {before}, {after}");
+    }
+    // What is served is what lies on the disk.
+    let served = format!("openssl s_client -connect 127.0.0.1:6443 </dev/null 2>/dev/null | openssl x509 -noout -serial; openssl x509 -noout -serial -in {SSL}/apiserver.pem");
+    let served = lab.sh(MASTERS[0], &served).success();
+    let served: Vec<&str> = served.lines().collect();
+    assert_eq!(served[0], served[1]);
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab.play(&["--check"]).nothing_to_do();
+}
+
+fn with<'a>(playbook: &'a str, arguments: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
+    std::iter::once(playbook).chain(arguments.iter().map(String::as_str)).chain(more.iter().copied()).collect()
+}
+
+/// Releases derived from the lab's own.
+struct Archives {
+    folder: PathBuf,
+}
+
+impl Archives {
+    fn new(lab: &Lab) -> Self {
+        let folder = lab.folder().join("archives");
+        let built = kplay::lab::default_cache().join("kubernetes-server-linux-amd64.tar.gz");
+        let script = r#"
+            mkdir -p "$2/tree" && tar -C "$2/tree" -xzf "$1" && cd "$2/tree"
+            LC_ALL=C sed -i 's/v1\.20\.2/v1.20.3/g' kubernetes/server/bin/kube-apiserver
+            tar -czf ../v1.20.3.tar.gz kubernetes
+            printf '#!/bin/sh\necho "this kube-apiserver does not start" >&2\nexit 1\n' > kubernetes/server/bin/kube-apiserver
+            tar -czf ../v1.20.4.tar.gz kubernetes
+            cd .. && rm -r tree
+        "#;
+        run(Command::new("sh").args(["-ec", script, "sh"]).arg(built).arg(&folder).env("GZIP", "-1"));
+        Self { folder }
+    }
+
+    fn arguments(&self, version: &str) -> Vec<String> {
+        let archive = self.folder.join(format!("{version}.tar.gz"));
+        ["-e".to_owned(), format!("kubernetes_version={version}"), "-e".to_owned(), format!("kubernetes_archive={}", archive.display())].into()
+    }
+
+    fn variables(&self, version: &str) -> String {
+        let archive = self.folder.join(format!("{version}.tar.gz"));
+        format!("    kubernetes_version: {version}\n    kubernetes_archive: {}\n", archive.display())
+    }
+}
+
+/// A client on a host that writes and reads through the shared address all the time, and what became of its requests.
+struct Client<'a> {
+    lab: &'a Lab,
+    child: Child,
+    since: String,
+}
+
+/// One request after the other, each tried again up to five times; a line for each that failed at first or for good.
+const CLIENT: &str = r#"
+    rm -f /root/stop /root/client.*
+    S=/etc/kubernetes/server/ssl
+    U=https://10.4.7.10:7443/api/v1/namespaces/default/configmaps
+    ask() {
+      code=$(curl -s -m 5 -o /dev/null -w '%{http_code}' -H 'Accept: application/vnd.kubernetes.protobuf' -H 'Content-Type: application/json' \
+        --cacert $S/ca.pem --cert $S/admin.pem --key $S/admin-key.pem "$@")
+      test "$code" = 200
+    }
+    ask -X POST -d '{"metadata":{"name":"probe"}}' $U
+    n=0
+    until [ -e /root/stop ]; do
+      n=$((n + 1))
+      if [ $((n % 2)) = 0 ]; then set -- $U/probe; else set -- -X PUT -d "{\"metadata\":{\"name\":\"probe\"},\"data\":{\"n\":\"$n\"}}" $U/probe; fi
+      ask "$@" && continue
+      echo "failed $(date +%T.%3N) $code"
+      for try in 1 2 3 4 5 for-good; do
+        [ $try = for-good ] && echo "$try $(date +%T.%3N) $code"
+        sleep 0.2
+        ask "$@" && break
+      done
+    done >> /root/client.log
+    echo $n > /root/client.requests
+"#;
+
+impl<'a> Client<'a> {
+    fn begin(lab: &'a Lab) -> Self {
+        let since = lab.sh(MASTERS[0], "date +%s").success();
+        let child = lab.start(&["lab", "exec", "hdss7-12", "--", "true"]);
+        drop(child.wait_with_output());
+        let child = lab.start(&["lab", "exec", MASTERS[1], "--", "sh", "-c", CLIENT]);
+        Self { lab, child, since: since.trim().to_owned() }
+    }
+
+    /// Stops the client. No request has failed for good, fewer than one in a hundred at first, and at no time were two
+    /// apiservers down.
+    #[track_caller]
+    fn is_content(mut self, during: &str) {
+        self.lab.sh(MASTERS[1], "touch /root/stop").success();
+        self.child.wait().unwrap();
+        let requests: usize = self.lab.sh(MASTERS[1], "cat /root/client.requests").success().trim().parse().unwrap();
+        let log = self.lab.sh(MASTERS[1], "cat /root/client.log").success();
+        let count = |word: &str| log.lines().filter(|line| line.starts_with(word)).count();
+        let (failed, for_good) = (count("failed"), count("for-good"));
+        println!("{during}: {requests} requests, {failed} failed at first, {for_good} for good");
+        assert!(requests > 20, "{during}: only {requests} requests");
+        assert!(for_good == 0 && failed * 100 < requests, "{during}: {requests} requests, {failed} failed, {for_good} for good:\n{log}");
+
+        let down: Vec<Vec<(f64, f64)>> = MASTERS.iter().map(|master| self.down(master)).collect();
+        for one in &down[0] {
+            for other in &down[1] {
+                assert!(one.1 < other.0 || other.1 < one.0, "{during}: both were down, {one:?} and {other:?}");
+            }
+        }
+    }
+
+    /// When a master's apiserver was down, as systemd tells: from its end to where it was ready again.
+    fn down(&self, master: &str) -> Vec<(f64, f64)> {
+        let script = format!(
+            "journalctl -q -u kube-apiserver --since=@{} -o short-unix | grep -E 'systemd\\[1\\]: (Stopping|Started|.*exited)'; true",
+            self.since
+        );
+        let mut spans = Vec::new();
+        let mut since = None;
+        for line in self.lab.sh(master, &script).success().lines() {
+            let time: f64 = line.split(' ').next().unwrap().parse().unwrap();
+            if line.contains(": Started") {
+                spans.extend(since.take().map(|since| (since, time)));
+            } else {
+                since.get_or_insert(time);
+            }
+        }
+        assert_eq!(since, None, "{master} is down");
+        spans
+    }
+}
+
+impl Drop for Client<'_> {
+    fn drop(&mut self) {
+        // The client of a test that failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
