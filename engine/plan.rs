@@ -101,6 +101,17 @@ pub struct PlannedTask {
     pub delivers: Option<PathBuf>,
 }
 
+impl PlannedTask {
+    /// Returns whether the task cannot change anything, whatever it finds.
+    pub fn only_looks(&self) -> bool {
+        let looks = || match serde_json::from_str(&self.wire.arguments) {
+            Ok(Value::Object(arguments)) => ["reads_only", "only_look"].iter().any(|word| arguments.get(*word) == Some(&Value::Bool(true))),
+            _ => false,
+        };
+        matches!(self.wire.module.as_str(), "assert" | "file_diff" | "stat" | "wait_for") || looks()
+    }
+}
+
 /// How a task ended, as far as the playbook may read it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum TaskResult {

@@ -10,6 +10,7 @@
 local cluster = require "cluster"
 local rolling = require "rolling"
 
+require "preflight"
 rolling.ask()
 
 play {

@@ -56,7 +56,7 @@ pub struct Run<'a> {
     released: HashSet<HostId>,
     pub(super) play: Option<Play>,
     requests: u32,
-    /// Whether any request has left: from then on an error is a failure, no refusal.
+    /// Whether any request has left that may change something: from then on an error is a failure, no refusal.
     pub(super) touched: bool,
     pub(super) interrupted: bool,
     forecast_ended: bool,
@@ -241,7 +241,7 @@ impl<'a> Run<'a> {
             self.requests += 1;
             ToAgent::Request(Request { id: self.requests, tasks: sent.iter().map(|task| task.wire.clone()).collect() })
         };
-        self.touched = true;
+        self.touched |= sent.iter().any(|task| !task.only_looks());
         match self.sessions.send(id, &message) {
             Ok(()) => {
                 if !sent.is_empty() {

@@ -82,12 +82,17 @@ function cluster.pki(host)
   })
 end
 
+-- Returns the archive of the release that the inventory names.
+function cluster.archive(host)
+  local built = env("KPLAY_CACHE", "/var/cache/kplay") .. "/kubernetes-server-linux-amd64.tar.gz"
+  return host.vars:get("kubernetes_archive", built)
+end
+
 -- Gives a master the programs of the release that the inventory names: unpacks them beside those in use, turns the link, or both.
 function cluster.binaries(host, steps)
-  local built = env("KPLAY_CACHE", "/var/cache/kplay") .. "/kubernetes-server-linux-amd64.tar.gz"
   host:role("kubernetes-binaries", {
     version = host.vars.kubernetes_version,
-    archive = host.vars:get("kubernetes_archive", built),
+    archive = cluster.archive(host),
     checksum = host.vars:get("kubernetes_checksum", ""),
     steps = steps,
   })

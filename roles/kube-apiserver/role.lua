@@ -241,9 +241,9 @@ return {
     steps = {
       type = "list",
       default = { "configure", "serve", "check" },
-      items = { type = "string", choices = { "configure", "pending", "serve", "check" } },
+      items = { type = "string", choices = { "configure", "flags", "pending", "serve", "check" } },
       doc = "The document's steps three to five: `configure` writes files, `serve` runs the service, `check` looks whether it works. "
-        .. "`pending`, by itself, returns what `serve` would do to the service: `start`, `restart` or nil.",
+        .. "By themselves, `flags` returns all its flags, `pending` what `serve` would do to the service: `start`, `restart` or nil.",
     },
     timeout = { type = "integer", default = 120, doc = "Seconds within which it has to serve." },
   },
@@ -313,6 +313,14 @@ return {
         parents = true,
         vars = { flags = shown, remarks = remarks, working_folder = working_folder or "" },
       })
+    end
+
+    if steps.flags then
+      local shown = {}
+      for _, flag in ipairs((flags_of(p))) do
+        table.insert(shown, flags.show(flag, "="))
+      end
+      return shown
     end
 
     if steps.pending then

@@ -22,6 +22,7 @@ return {
     master_owner = { type = "string", default = "root", doc = "Owner of the files. When empty, owners are left alone." },
     lifetime = { type = "string", default = "5y", doc = "How long the certificate is valid." },
     renew_before = { type = "string", default = "90d", doc = "How long before its end it is issued again." },
+    issued_after = { type = "integer", default = 0, doc = "Seconds since 1970: what was issued before is issued again. For playbooks/renew-certs.lua." },
   },
 
   run = function(host, p)
@@ -42,6 +43,7 @@ return {
       key_type = "rsa:2048",
       lifetime = p.lifetime,
       renew_before = p.renew_before,
+      issued_after = p.issued_after,
       mode = "0644",
       key_mode = "0600",
       owner = owner,

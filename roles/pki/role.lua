@@ -54,6 +54,7 @@ return {
 
     lifetime = { type = "string", default = "5y", doc = "How long certificates are valid." },
     renew_before = { type = "string", default = "90d", doc = "How long before their end they are issued again." },
+    issued_after = { type = "integer", default = 0, doc = "Seconds since 1970: what was issued before is issued again. For playbooks/renew-certs.lua." },
   },
 
   run = function(host, p)
@@ -78,6 +79,7 @@ return {
         key_type = "rsa:2048",
         lifetime = p.lifetime,
         renew_before = p.renew_before,
+        issued_after = p.issued_after,
         mode = "0644",
         key_mode = "0600",
         owner = spec.owner,

@@ -53,7 +53,7 @@ end
 -- Reads what a program says of its flags and feature gates.
 local function known_flags(help)
   local flags, gates = {}, {}
-  for name in help:gmatch("%-%-([%w-]+)") do
+  for name in help:gmatch("\n +%-%-([%w-]+)") do
     flags[name] = true
   end
   for name in help:gmatch("(%w+)=true|false") do
@@ -142,9 +142,14 @@ return {
       end
     end
     if p.archive ~= "" then
-      local said = once("kube-apiserver of " .. p.archive, function()
+      local try, names = { "sh", "-s", "--", p.archive }, ""
+      for _, flag in ipairs(p.flags) do
+        table.insert(try, flag)
+        names = names .. " " .. flag:match("^[^=]*")
+      end
+      local said = once("kube-apiserver of " .. p.archive .. " with" .. names, function()
         local program = localhost:command(
-          { command = { "sh", "-s", "--", p.archive }, stdin = read_file("program.sh"), reads_only = true },
+          { command = try, stdin = read_file("program.sh"), reads_only = true },
           { name = "what kube-apiserver in " .. p.archive:match("[^/]+$") .. " says of itself" }
         )
         return program.stdout
@@ -159,10 +164,11 @@ return {
       if help ~= "" then
         local flags, gates = known_flags(help)
         for _, flag in ipairs(p.flags) do
-          local name, value = flag:match("^%-%-([%w-]+)[= ]?(.*)$")
-          if name and not flags[name] then
+          local name, value = flag:match("^%-%-([%w-]+)=?(.*)$")
+          local refused = name and ("\n" .. help):find("\nrefused --" .. name .. "\n", 1, true)
+          if refused and not flags[name] then
             complain("kube-apiserver " .. p.kubernetes_version .. " has no flag `--" .. name .. "`" .. nearest(name, flags))
-          elseif name == "feature-gates" then
+          elseif refused then
             for gate in value:gmatch("(%w+)=") do
               if not gates[gate] then
                 complain("kube-apiserver " .. p.kubernetes_version .. " has no feature gate `" .. gate .. "`" .. nearest(gate, gates))
@@ -182,7 +188,7 @@ return {
       )
       local healthy = select(2, state.stdout:gsub("is healthy", ""))
       if healthy < #p.members then
-        complain("etcd has " .. healthy .. " healthy members of " .. #p.members .. ": mend it first, for a rolling change stops one more at a time")
+        host:warn("etcd has " .. healthy .. " healthy members of " .. #p.members .. ": no master that serves is stopped before all are")
       end
       for alarm in state.stdout:gmatch("alarm:(%S+)") do
         complain("etcd has the alarm " .. alarm .. (alarm == "NOSPACE" and ": compact, defragment, then `etcdctl alarm disarm`" or ""))

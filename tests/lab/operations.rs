@@ -112,7 +112,9 @@ fn certificates_are_renewed(lab: &Lab) {
         assert_eq!(before == after, !before.starts_with("serial="), "certificates are new, keys are not: {before}, {after}");
     }
     // What is served is what lies on the disk.
-    let served = format!("openssl s_client -connect 127.0.0.1:6443 </dev/null 2>/dev/null | openssl x509 -noout -serial; openssl x509 -noout -serial -in {SSL}/apiserver.pem");
+    let served = format!(
+        "openssl s_client -connect 127.0.0.1:6443 </dev/null 2>/dev/null | openssl x509 -noout -serial; openssl x509 -noout -serial -in {SSL}/apiserver.pem"
+    );
     let served = lab.sh(MASTERS[0], &served).success();
     let served: Vec<&str> = served.lines().collect();
     assert_eq!(served[0], served[1]);
@@ -147,7 +149,8 @@ impl Archives {
 
     fn arguments(&self, version: &str) -> Vec<String> {
         let archive = self.folder.join(format!("{version}.tar.gz"));
-        ["-e".to_owned(), format!("kubernetes_version={version}"), "-e".to_owned(), format!("kubernetes_archive={}", archive.display())].into()
+        ["-e".to_owned(), format!("kubernetes_version={version}"), "-e".to_owned(), format!("kubernetes_archive={}", archive.display())]
+            .into()
     }
 
     fn variables(&self, version: &str) -> String {

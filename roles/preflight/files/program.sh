@@ -1,8 +1,9 @@
 # What a release's kube-apiserver says of itself. Changes nothing.
-#   usage: program.sh ARCHIVE
+#   usage: program.sh ARCHIVE FLAG…
 #
-# Prints the processor that it is for (`x86_64`, `aarch64`, `script`, or the number in its head), what `--version` says, then all of
-# `--help`; the last two only where this machine can run it.
+# Prints the processor that it is for (`x86_64`, `aarch64`, `script`, or the number in its head). Where this machine can run it, what
+# `--version` says follows, `refused NAME` for each flag that it does not take, and all of `--help`. Flags that are deprecated are taken
+# and not shown by `--help`, so those that are missing there are tried.
 
 set -e
 folder=$(mktemp -d)
@@ -16,6 +17,14 @@ esac
 case $machine in 62) machine=x86_64 ;; 183) machine=aarch64 ;; esac
 echo "$machine"
 if [ "$machine" = script ] || [ "$machine" = "$(uname -m)" ]; then
+  shift
   "$program" --version
-  "$program" --help
+  "$program" --help > "$folder/help"
+  for flag in "$@"; do
+    name=${flag%%=*}
+    if [ "$name" = --feature-gates ] || ! grep -q -e " $name " "$folder/help"; then
+      "$program" "$flag" --version > /dev/null 2>&1 || echo "refused $name"
+    fi
+  done
+  cat "$folder/help"
 fi
