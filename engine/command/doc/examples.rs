@@ -27,6 +27,9 @@ fn host() -> Fake {
         .file("/etc/hosts", "127.0.0.1\tlocalhost\n10.4.7.99\told\n")
         .file("/etc/hostname", "a\n")
         .file("/etc/kubernetes/old.conf", "")
+        .file("/etc/kubernetes/cert/ca.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+        .file("/etc/kubernetes/cert/kube-scheduler.pem", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n")
+        .file("/etc/kubernetes/cert/kube-scheduler-key.pem", "-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n")
         .directory("/etc/nginx")
         .directory("/etc/ssh")
         .directory("/etc/ssl")
@@ -61,7 +64,7 @@ fn book(body: &str) -> Book {
     }
     let archive = String::from_utf8(builder.into_inner().unwrap()).unwrap();
     Book::run(body)
-        .inventory("all:\n  hosts:\n    a:\n")
+        .inventory("all:\n  vars: { bootstrap_token: 07401b.f395accd246ae52d }\n  hosts:\n    a:\n")
         .file("files/kubernetes-server-linux-amd64.tar.gz", &archive)
         .file("templates/nginx.conf.j2", "listen {{ port }};\n")
 }
