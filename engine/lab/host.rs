@@ -19,6 +19,8 @@ const BOOT: Duration = Duration::from_secs(120);
 const END: Duration = Duration::from_secs(20);
 /// How many lines of console and journal are shown when a host does not come up.
 const TAIL: usize = 15;
+/// Beside a host's files: says that it has come up with them once.
+const WHOLE: &str = "whole";
 
 /// Joins the host's control groups, records itself, and becomes the container: same process, same start time.
 /// usage: launch RECORD GROUP... -- PROGRAM...
@@ -53,6 +55,21 @@ pub fn start(lab: &Locked<'_>, net: &Network, plan: &HostState) -> Result<()> {
     boot(lab, plan).map_err(wrong)
 }
 
+/// Returns whether a host has come up once, and its files are there.
+pub fn is_whole(plan: &HostState) -> bool {
+    plan.folder.join(WHOLE).exists() && plan.folder.join("root/etc/os-release").exists()
+}
+
+/// Boots a host that has died, with the files that it has: what a machine does when its power is back.
+///
+/// # Errors
+/// Something of its former life stays, or it cannot be started.
+pub fn start_again(lab: &Locked<'_>, net: &Network, plan: &HostState) -> Result<()> {
+    end(lab, plan)?;
+    network::connect(lab, net, plan).map_err(|error| error.on(&plan.host.name))?;
+    boot(lab, plan).map_err(|error| Diagnostic::host(format!("cannot boot the host again: {error}")).on(&plan.host.name))
+}
+
 /// Waits until a host has booted and its sshd answers.
 ///
 /// # Errors
@@ -74,7 +91,9 @@ pub fn wait_until_ready(lab: &Lab, plan: &HostState) -> Result<()> {
                 state = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
                 if matches!(state.as_str(), "running" | "degraded") {
                     if answers_ssh(lab, plan) {
-                        return refresh_packages(plan, init);
+                        refresh_packages(plan, init)?;
+                        let wrong = |error| Diagnostic::host(format!("cannot note that the host is whole: {error}")).on(&plan.host.name);
+                        return std::fs::write(plan.folder.join(WHOLE), "").map_err(wrong);
                     }
                     seen = "it has booted, but its sshd does not answer";
                 } else {
@@ -96,6 +115,17 @@ pub fn wait_until_ready(lab: &Lab, plan: &HostState) -> Result<()> {
 /// # Errors
 /// Something stays.
 pub fn stop(lab: &Locked<'_>, plan: &HostState) -> Result<()> {
+    end(lab, plan)?;
+    let name = &plan.host.name;
+    image::remove_tree(&plan.folder).map_err(|error| error.on(name))?;
+    for file in [lab.process_file(name), lab.console_file(name)] {
+        let _ = std::fs::remove_file(file);
+    }
+    Ok(())
+}
+
+/// Ends a host's processes and takes its network away; its files stay.
+fn end(lab: &Locked<'_>, plan: &HostState) -> Result<()> {
     let name = &plan.host.name;
     let record = lab.process_file(name);
     let mut container = Process::recorded(&record);
@@ -117,14 +147,10 @@ pub fn stop(lab: &Locked<'_>, plan: &HostState) -> Result<()> {
         let left: Vec<_> = find().iter().map(ToString::to_string).collect();
         return Err(Diagnostic::host(format!("processes of the host do not end: {}", left.join(", "))).on(name));
     }
-    image::remove_tree(&plan.folder).map_err(|error| error.on(name))?;
     network::remove(lab, &plan.namespace).map_err(|error| error.on(name))?;
     cgroup::remove(&plan.cgroups);
     // nspawn leaves the folder through which it would have passed mounts on.
     let _ = std::fs::remove_dir(Path::new("/run/systemd/nspawn/propagate").join(&plan.namespace));
-    for file in [record, lab.console_file(name)] {
-        let _ = std::fs::remove_file(file);
-    }
     Ok(())
 }
 

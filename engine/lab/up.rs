@@ -50,7 +50,9 @@ pub fn up(lab: &Lab, hosts: &[LabHost], say: Say<'_>) -> Result<()> {
 fn bring_up(lab: &Locked<'_>, net: &Network, plan: &HostState, say: Say<'_>) -> Result<()> {
     let name = &plan.host.name;
     let runs = Process::recorded(&lab.process_file(name)).is_some() && namespace_path(&plan.namespace).exists();
-    if !runs {
+    if !runs && host::is_whole(plan) {
+        host::start_again(lab, net, plan)?;
+    } else if !runs {
         // Half a host, as a killed run leaves it, is no host.
         host::stop(lab, plan)?;
         host::start(lab, net, plan)?;

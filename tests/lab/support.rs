@@ -162,6 +162,22 @@ impl Lab {
         std::fs::read_to_string(file).unwrap()
     }
 
+    /// Ends a host as a power cut does: all of its processes at once, and with them its place in the network.
+    pub fn kill(&self, host: &str) {
+        let namespace = self.namespace(host);
+        let processes = run(Command::new("ip").args(["netns", "pids", &namespace]));
+        let container = self.boot(host);
+        let all = processes.split_whitespace().chain(container.split(' ').take(1));
+        // Whoever falls with another one is gone by the time it is its turn.
+        Command::new("kill").arg("-9").args(all).stderr(Stdio::null()).status().unwrap();
+        run(Command::new("ip").args(["netns", "delete", &namespace]));
+    }
+
+    /// The network namespace of a host.
+    pub fn namespace(&self, host: &str) -> String {
+        kplay::lab::Lab::of(&self.inventory(), kplay::lab::default_cache()).unwrap().host_namespace(host)
+    }
+
     /// Everything on this machine that carries the lab's name.
     pub fn traces(&self) -> Vec<String> {
         let name = self.name();
@@ -292,9 +308,18 @@ impl Events {
     /// Insists that every host took part and nothing was, or would be, changed.
     #[track_caller]
     pub fn nothing_to_do(&self) {
-        assert_eq!(self.summary(), [""; 0]);
         // What is done once for all may be nothing at all.
-        for (host, counts) in self.recap().into_iter().filter(|(host, _)| host != "localhost") {
+        let all: Vec<String> = self.recap().into_keys().filter(|host| host != "localhost").collect();
+        self.nothing_to_do_on(&all.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Insists that these hosts took part and nothing was, or would be, changed on any.
+    #[track_caller]
+    pub fn nothing_to_do_on(&self, hosts: &[&str]) {
+        assert_eq!(self.summary(), [""; 0]);
+        let recap = self.recap();
+        for host in hosts {
+            let counts = &recap[*host];
             let count = |key: &str| counts[key].as_u64().unwrap();
             assert!(count("ok") > 0, "{host}: {counts}");
             assert_eq!(count("changed") + count("failed") + count("unknown"), 0, "{host}: {counts}");
