@@ -78,7 +78,9 @@ play {
   run = function()
     if vip.wanted() and not check_mode then
       local holder = vip.wait(function() return true end, 30)
-      print(holder.name .. " holds " .. holder.vars.vip)
+      if holder then
+        print(holder.name .. " holds " .. holder.vars.vip)
+      end
     end
   end,
 }

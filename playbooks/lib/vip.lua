@@ -7,13 +7,17 @@ function vip.wanted()
   return hosts("proxies")[1].vars:get("vip") ~= nil
 end
 
--- Looks whether a proxy holds the address. Returns that, and the time of its clock in seconds.
+-- Looks whether a proxy holds the address. Returns that, and the time of its clock in seconds; neither when `--skip-tags system`
+-- lets nobody look.
 function vip.look(host)
   local script = string.format('date +%%s.%%N; ip -o address show to "%s"', host.vars.vip)
   local seen = host:command(
     { command = "sh -s", stdin = script, reads_only = true },
     { name = "who holds " .. host.vars.vip, tags = "system" }
   )
+  if seen.skipped then
+    return nil
+  end
   local time, line = seen.stdout:match("^(%S+)\n(.*)$")
   return line ~= "", tonumber(time)
 end
@@ -58,10 +62,14 @@ function vip.holder()
   return holders[1]
 end
 
--- Waits until a proxy for which `wanted` returns true is the only one to hold the address, some times in a row. Returns it.
+-- Waits until a proxy for which `wanted` returns true is the only one to hold the address, some times in a row. Returns it, or
+-- nil when nobody may look.
 function vip.wait(wanted, seconds)
   local patience, calm, holders = hosts("proxies")[1], 0, {}
   local _, now = vip.look(patience)
+  if not now then
+    return nil
+  end
   local deadline = now + seconds
   while now < deadline do
     holders = vip.holders()

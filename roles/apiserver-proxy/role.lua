@@ -41,8 +41,8 @@ echo "Stop it with \`nginx -s quit\` on this host (the VIP moves to the other pr
 exit 1
 ]]
 
--- nginx judges its file wherever it is installed already.
-local validate = [[sh -c 'command -v nginx > /dev/null || exit 0; exec nginx -q -t -c "$1"' sh %s]]
+-- nginx judges its file wherever it is installed already. A folder that stands for a host has none.
+local validate = [[sh -c '[ -z "$KPLAY_ROOT" ] && command -v nginx > /dev/null || exit 0; exec nginx -q -t -c "$1"' sh %s]]
 
 return {
   summary = "nginx as a layer-4 proxy in front of kube-apiservers",

@@ -10,6 +10,7 @@ mod failures;
 mod faults;
 mod flow;
 mod mistakes;
+mod proxies;
 mod roles;
 mod secrets;
 mod travel;

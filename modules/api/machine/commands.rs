@@ -56,7 +56,11 @@ impl Machine {
             let step = step.filter(|_| directory != Path::new("/"));
             command.argv = inside.into_iter().chain(step).chain(command.argv).collect();
         } else {
-            command.directory = Some(self.place(command.directory.as_deref().unwrap_or(Path::new("/")), true)?);
+            let wanted = command.directory.take();
+            // A root that nothing has been put into yet is no place to be in.
+            if wanted.is_some() || root.is_dir() {
+                command.directory = Some(self.place(wanted.as_deref().unwrap_or(Path::new("/")), true)?);
+            }
             command.environment.insert("KPLAY_ROOT".to_owned(), root.display().to_string());
         }
         run(&command, &self.facts, true)

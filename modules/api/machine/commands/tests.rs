@@ -122,6 +122,16 @@ fn commands_below_a_root_start_there() {
 }
 
 #[test]
+fn commands_below_a_root_that_is_not_there_yet_start_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let machine = Machine::new(Some(folder.path().join("host")), folder.path().join("state"), "run");
+    assert_eq!(machine.run_command(&Command::new(["pwd"])).unwrap().stdout, "/\n");
+    let mut asked = Command::new(["pwd"]);
+    asked.directory = Some("/srv".into());
+    assert!(machine.run_command(&asked).unwrap_err().message.contains("/host/srv` does not exist"));
+}
+
+#[test]
 fn commands_run_inside_a_root_that_has_them() {
     let bench = super::super::tests::Bench::new();
     let busybox = Path::new("/usr/bin/busybox");
