@@ -9,6 +9,7 @@ mod document_000;
 mod document_001;
 mod document_002;
 mod documents;
+mod failover;
 mod faults;
 mod flagship;
 mod frames;
