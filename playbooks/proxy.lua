@@ -18,7 +18,7 @@ play {
   hosts = "proxies",
   run = function(host)
     if vip.wanted() then
-      holds[host.name] = vip.look(host)
+      holds[host.name] = vip.held(host)
     end
   end,
 }

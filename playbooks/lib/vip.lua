@@ -7,6 +7,18 @@ function vip.wanted()
   return hosts("proxies")[1].vars:get("vip") ~= nil
 end
 
+-- Returns whether a proxy held the address when kplay connected to it. A forecast knows that, too.
+function vip.held(host)
+  for _, addresses in pairs(host.facts.addresses) do
+    for _, address in ipairs(addresses) do
+      if address == host.vars.vip then
+        return true
+      end
+    end
+  end
+  return false
+end
+
 -- Looks whether a proxy holds the address. Returns that, and the time of its clock in seconds; neither when `--skip-tags system`
 -- lets nobody look.
 function vip.look(host)

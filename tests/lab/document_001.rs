@@ -14,6 +14,7 @@ fn document_001_from_empty_hosts() {
     lab.play_book(SITE, &[]);
     lab.play_book(SITE, &[]).nothing_to_do();
     lab.play_book(SITE, &["--check"]).nothing_to_do();
+    lab.kplay(&["playbooks/verify.lua"]).success();
 
     the_hosts_are_as_the_document_says(&lab);
     its_checks_succeed(&lab);

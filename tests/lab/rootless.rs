@@ -23,15 +23,7 @@ fn the_playbook_fills_folders_without_root() {
 
     let play = |arguments: &[&str]| {
         let mut command = Command::new("setpriv");
-        command.args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "bin/kplay",
-            "playbooks/apiserver.lua",
-            "-i",
-            "inventory/here.yaml",
-        ]);
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "bin/kplay", "playbooks/site.lua", "-i", "inventory/here.yaml"]);
         command.args(["--skip-tags", "system", "-e", "kubernetes_archive=small.tar.gz"]).args(arguments);
         run(command.current_dir(base).env("HOME", base).env("NO_COLOR", "1"))
     };
@@ -46,8 +38,13 @@ fn the_playbook_fills_folders_without_root() {
         "usr/lib/systemd/system/kube-apiserver.service",
         "etc/etcd/etcd.yaml",
         "root/.kube/config",
+        "usr/lib/systemd/system/kube-scheduler.service",
+        "etc/kubernetes/server/conf/kube-controller-manager.kubeconfig",
     ] {
         assert!(master.join(file).is_file(), "{file}");
+    }
+    for file in ["etc/nginx/nginx.conf", "etc/keepalived/keepalived.conf"] {
+        assert!(base.join("target/here/hdss7-11").join(file).is_file(), "{file}");
     }
     assert_eq!(std::fs::read_dir(master.join("usr/local/bin")).unwrap().count(), 10);
     assert_eq!(std::fs::read_dir(master.join("usr/local/kubernetes-server-v1.20.2")).unwrap().count(), 1);

@@ -148,6 +148,22 @@ fn flags_are_translated_for_the_release_that_reads_them() {
     refused("insecure_port = 8080", "parameter `insecure_port` of role `kube-apiserver` cannot be the number 8080");
 }
 
+/// The manual names every flag that the role translates, with the release and what it becomes.
+#[test]
+fn the_manual_lists_the_translated_flags() {
+    let roles = Path::new(env!("CARGO_MANIFEST_DIR")).join("roles/kube-apiserver");
+    let read = |name: &str| std::fs::read_to_string(roles.join(name)).unwrap();
+    let (source, manual) = (read("flags.lua"), read("README.md"));
+    let mut expected = Vec::new();
+    for line in source.lines().filter(|line| line.starts_with("  [\"")) {
+        let part = |begin: &str, end: &str| line.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map(|(part, _)| part);
+        let becomes = part("becomes = \"", "\"").map_or_else(|| "nothing".to_owned(), |flag| format!("`--{flag}`"));
+        expected.push(format!("| `--{}` | v1.{} | {becomes} |", part("[\"", "\"]").unwrap(), part("from = ", ",").unwrap()));
+    }
+    assert!(expected.len() > 5, "{expected:?}");
+    assert_eq!(manual.lines().filter(|line| line.starts_with("| `--")).collect::<Vec<_>>(), expected);
+}
+
 #[test]
 fn the_audit_policy_is_written_for_the_release_or_is_ones_own() {
     let policy = |more: &str| {

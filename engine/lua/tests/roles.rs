@@ -211,3 +211,22 @@ fn mistakes_around_roles() {
       = host: a
     "#);
 }
+
+#[test]
+fn the_controller_keeps_what_hosts_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deep/file").display().to_string();
+    let value = |code: &str| book(&format!("local file = \"{path}\" {code}")).log().join("\n");
+    assert_eq!(value("print(kept(file))"), "say: nil");
+    assert_eq!(value("keep(file, \"text\") print(kept(file)) keep(file, \"other\") print(kept(file))"), "say: text\nsay: other");
+    assert_eq!(value("print(#random_secret(32), random_secret(8) ~= random_secret(8), secret(\"a b\"))"), "say: 44 true a b");
+    for (code, message) in [
+        ("random_secret(7)", "`random_secret` takes a number of bytes from 8 to 4096"),
+        ("keep(file .. \"/\", \"x\")", "cannot be the name of a file"),
+        ("keep(\"\", \"x\")", "`` cannot be the name of a file"),
+        ("keep(file, 7)", "`keep` takes a text, not a number"),
+        ("kept({})", "`kept` takes a text, not"),
+    ] {
+        assert!(value(code).contains(message), "{code}: {}", value(code));
+    }
+}
