@@ -102,6 +102,9 @@ fn arguments(text: &mut String, path: &str, table: &Value, root: &Value) {
 fn of_role(role: &RoleManual) -> String {
     let mut text =
         format!("Role {} ({}): {}\n", role.name, role.folder.display(), if role.summary.is_empty() { "no summary" } else { &role.summary });
+    if !role.readme.is_empty() {
+        let _ = writeln!(text, "\n{}", role.readme);
+    }
     if role.params.is_empty() {
         return text + "\nIt has no parameters.\n";
     }
@@ -229,9 +232,17 @@ mod tests {
             hosts = { type = \"list\", items = { type = \"string\" } } } }";
         std::fs::create_dir(folder.path().join("api")).unwrap();
         std::fs::write(folder.path().join("api/role.lua"), text).unwrap();
+        let readme = "# api\n\nServes.\n\n```lua\nhost:role(\"api\")\n```\n\n`kplay doc api` lists the parameters.\n";
+        std::fs::write(folder.path().join("api/README.md"), readme).unwrap();
         let shown = of_role(&describe_role(&folder.path().join("api")).unwrap()).replace(&*folder.path().to_string_lossy(), "X");
         insta::assert_snapshot!(shown, @r#"
         Role api (X/api): A server.
+
+        Serves.
+
+        ```lua
+        host:role("api")
+        ```
 
         Parameters:
           hosts  (list of string)

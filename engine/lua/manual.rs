@@ -25,6 +25,8 @@ pub struct RoleManual {
     pub folder: PathBuf,
     /// What it is for, in a line.
     pub summary: String,
+    /// What its `README.md` says, without heading and without the line that leads back here; empty when there is none.
+    pub readme: String,
     /// Its parameters, by name.
     pub params: Vec<ParamManual>,
 }
@@ -98,12 +100,21 @@ pub fn describe_role(folder: &Path) -> Result<RoleManual> {
         error.hints = problem.hints;
         error
     })?;
+    let readme = program.shared.local.read_file(&folder.join("README.md")).map_err(|error| Diagnostic::user(error.message))?;
     Ok(RoleManual {
+        readme: readme.map(|text| body(&String::from_utf8_lossy(&text))).unwrap_or_default(),
         name: role.name,
         folder: role.folder,
         summary: role.summary,
         params: role.params.into_iter().map(|(name, param)| describe(name, param)).collect(),
     })
+}
+
+/// Returns a README's text without its heading, and without the line that names `kplay doc`.
+fn body(readme: &str) -> String {
+    let lines =
+        readme.lines().enumerate().filter(|(number, line)| !(*number == 0 && line.starts_with("# ") || line.starts_with("`kplay doc ")));
+    lines.map(|(_, line)| format!("{line}\n")).collect::<String>().trim().to_owned()
 }
 
 fn describe(name: String, param: Param) -> ParamManual {
