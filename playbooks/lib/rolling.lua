@@ -25,6 +25,7 @@ function rolling.ask()
     name = "who serves",
     hosts = #health.proxies() > 0 and "masters:proxies" or "masters",
     tags = "system",
+    any_error_stops = true,
     run = function(host)
       if cluster.is_in(host, "masters") then
         local unit = host:systemd({ name = "kube-apiserver", only_look = true }, { name = "is kube-apiserver active?" })

@@ -127,9 +127,20 @@ return {
       issue(folder, p.apiserver_cert, { common_name = p.apiserver_user, usages = usages, sans = sans, owner = user })
 
       -- Tokens of service accounts are signed with a pair of their own, which all masters have to share.
-      local pair = key_pair(p.pki_folder .. "/service-accounts", "rsa:2048")
+      -- While they are rotated there are two pairs (playbooks/rotate-service-account-key.lua).
+      local kept_keys = kept(p.pki_folder .. "/service-account-keys.yaml")
+      local keys = kept_keys and yaml.decode(kept_keys) or { signer = "service-accounts", verifiers = { "service-accounts" } }
+      local pair = key_pair(p.pki_folder .. "/" .. keys.signer, "rsa:2048")
       local public, private = folder .. "/" .. p.service_account_key .. ".pem", folder .. "/" .. p.service_account_key .. "-key.pem"
-      host:copy({ src = pair.public, dest = public, mode = "0644", owner = user, group = user })
+      if #keys.verifiers == 1 then
+        host:copy({ src = pair.public, dest = public, mode = "0644", owner = user, group = user })
+      else
+        local all = ""
+        for _, name in ipairs(keys.verifiers) do
+          all = all .. kept(key_pair(p.pki_folder .. "/" .. name, "rsa:2048").public)
+        end
+        host:copy({ content = all, dest = public, mode = "0644", owner = user, group = user })
+      end
       host:copy({ src = pair.private, dest = private, mode = "0600", owner = user, group = user })
 
       if p.aggregation then
