@@ -13,6 +13,9 @@
 -- It needs the groups `etcd` and `masters`; what else the inventory may say is shown by inventory/hdss7.yaml.
 
 local cluster = require "cluster"
+local rolling = require "rolling"
+
+rolling.ask()
 
 -- Step 1: certificates. (Document 001, 4.2.3)
 play {
@@ -50,9 +53,11 @@ play {
 play {
   name = "etcd, one member at a time",
   hosts = "etcd",
+  order = rolling.order,
   serial = 1,
   any_error_stops = true,
   run = function(host)
+    rolling.others_serve(host)
     cluster.etcd(host, { "restart" })
   end,
 }
@@ -66,13 +71,14 @@ play {
   end,
 }
 
--- Step 5 follows step 4 on each master: the next one begins when this one serves.
-play {
+-- Step 5 follows step 4 on each master: the next one begins when this one serves. A master that serves already is drained at the
+-- proxies before its apiserver restarts.
+rolling.masters({
   name = "kube-apiserver, one master at a time",
-  hosts = "masters",
-  serial = 1,
-  any_error_stops = true,
+  pending = function(host)
+    return cluster.apiserver(host, { "pending" })
+  end,
   run = function(host)
     cluster.apiserver(host, { "serve", "check" })
   end,
-}
+})

@@ -89,6 +89,16 @@ function rolling.drain(master)
   end
 end
 
+-- Waits until all other masters serve again that served when the run began. Where a unit file says `Requires=etcd.service`, as that
+-- of document 001 does, an apiserver restarts along with its member of etcd: this comes before a restart of either.
+function rolling.others_serve(host)
+  for _, other in ipairs(hosts("masters")) do
+    if other.name ~= host.name and serves[other.name] then
+      health.ready(other, health.serves_at(other), {}, { name = other.name .. " is ready, so that " .. host.name .. " may stop", tags = "system" })
+    end
+  end
+end
+
 -- Waits until the cluster can do without this master.
 function rolling.can_do_without(master)
   local asked

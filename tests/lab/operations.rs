@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Command};
 
-use crate::support::{Ended, KPLAY, Lab, run};
+use crate::support::{Lab, run};
 
 const MASTERS: [&str; 2] = ["hdss7-21", "hdss7-22"];
 const SSL: &str = "/etc/kubernetes/server/ssl";
@@ -22,6 +22,9 @@ fn a_control_plane_is_operated_while_clients_work() {
     an_upgrade_goes_from_master_to_master(&lab, &archives);
     an_upgrade_to_what_does_not_start_touches_one_master(&lab, &archives);
     certificates_are_renewed(&lab);
+    a_flag_is_changed(&lab);
+    the_service_accounts_key_is_rotated(&lab);
+    the_encryption_key_is_rotated(&lab);
 }
 
 /// Nothing is wrong with a new cluster; what is broken then is named, and the exit code says so.
@@ -122,6 +125,74 @@ fn certificates_are_renewed(lab: &Lab) {
     lab.play(&["--check"]).nothing_to_do();
 }
 
+fn a_flag_is_changed(lab: &Lab) {
+    lab.edit("inventory/hdss7.yaml", "    apiserver_log_level: 2\n", "    apiserver_log_level: 3\n");
+    let client = Client::begin(lab);
+    lab.play(&[]);
+    client.is_content("change of a flag");
+    lab.play(&["--check"]).nothing_to_do();
+}
+
+/// Tokens that the old key has signed are good until it is dropped, those of the new one on all masters from its first use on.
+fn the_service_accounts_key_is_rotated(lab: &Lab) {
+    lab.kplay(&["playbooks/rotate-service-account-key.lua", "--check"]).success();
+    let token = || {
+        let script = "kubectl get serviceaccount tester >/dev/null 2>&1 || kubectl create serviceaccount tester >/dev/null; \
+                      echo '{\"apiVersion\":\"authentication.k8s.io/v1\",\"kind\":\"TokenRequest\",\"spec\":{}}' \
+                      | kubectl create --raw /api/v1/namespaces/default/serviceaccounts/tester/token -f - \
+                      | sed 's/.*\"token\":\"\\([^\"]*\\).*/\\1/'";
+        lab.sh(MASTERS[0], script).success().trim().to_owned()
+    };
+    let asked = |master: &str, token: &str| {
+        let url = "https://127.0.0.1:6443/api/v1/nodes";
+        let script = format!("curl -s -o /dev/null -w '%{{http_code}}' --cacert {SSL}/ca.pem -H 'Authorization: Bearer {token}' {url}");
+        lab.sh(master, &script).success()
+    };
+    let old = token();
+    let client = Client::begin(lab);
+    let said = lab.kplay(&["playbooks/rotate-service-account-key.lua"]).success();
+    client.is_content("rotation of the service accounts' key");
+    assert!(said.contains("run this again then"), "the old key has to live on: {said}");
+    let new = token();
+    for master in MASTERS {
+        // Forbidden is what a client is that has been recognised.
+        assert_eq!((asked(master, &old), asked(master, &new)), ("403".to_owned(), "403".to_owned()));
+    }
+    lab.kplay(&["playbooks/rotate-service-account-key.lua", "-e", "token_lifetime=0"]).success();
+    for master in MASTERS {
+        assert_eq!((asked(master, &old), asked(master, &new)), ("401".to_owned(), "403".to_owned()));
+    }
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab.play(&["--check"]).nothing_to_do();
+}
+
+/// Afterwards every Secret is encrypted with the new key, and can be read on all masters.
+fn the_encryption_key_is_rotated(lab: &Lab) {
+    let config = "/etc/kubernetes/encryption-config.yaml";
+    lab.edit("inventory/hdss7.yaml", "    planned_masters:", &format!("    encryption_config: {config}\n    planned_masters:"));
+    lab.play(&[]);
+    lab.sh(MASTERS[0], "kubectl create secret generic one --from-literal=word=treasure").success();
+    let kept = || {
+        let ssl = "/etc/etcd/ssl";
+        let script = format!(
+            "ETCDCTL_API=3 etcdctl --endpoints=https://10.4.7.12:2379 --cacert={ssl}/ca.pem --cert={ssl}/etcd.pem --key={ssl}/etcd-key.pem \
+             get /registry/secrets/default/one | head -c 80 | tr -cd '[:print:]'"
+        );
+        lab.sh("hdss7-12", &script).success()
+    };
+    assert!(kept().contains("k8s:enc:aescbc:v1:key1:"), "{}", kept());
+    let client = Client::begin(lab);
+    lab.kplay(&["playbooks/rotate-encryption-key.lua"]).success();
+    client.is_content("rotation of the encryption key");
+    assert!(kept().contains("k8s:enc:aescbc:v1:key2:"), "{}", kept());
+    for master in MASTERS {
+        assert_eq!(lab.sh(master, "kubectl get secret one -o jsonpath='{.data.word}' | base64 -d").success(), "treasure");
+        assert_eq!(lab.sh(master, &format!("grep -c name: {config}")).success(), "1\n", "the old key is gone");
+    }
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab.play(&["--check"]).nothing_to_do();
+}
+
 fn with<'a>(playbook: &'a str, arguments: &'a [String], more: &[&'a str]) -> Vec<&'a str> {
     std::iter::once(playbook).chain(arguments.iter().map(String::as_str)).chain(more.iter().copied()).collect()
 }
@@ -139,7 +210,10 @@ impl Archives {
             mkdir -p "$2/tree" && tar -C "$2/tree" -xzf "$1" && cd "$2/tree"
             LC_ALL=C sed -i 's/v1\.20\.2/v1.20.3/g' kubernetes/server/bin/kube-apiserver
             tar -czf ../v1.20.3.tar.gz kubernetes
-            printf '#!/bin/sh\necho "this kube-apiserver does not start" >&2\nexit 1\n' > kubernetes/server/bin/kube-apiserver
+            { printf '#!/bin/sh\ncase "$*" in *--version*) echo Kubernetes v1.20.4; exit ;; --help) cat <<"END"; exit ;; esac\n'
+              kubernetes/server/bin/kube-apiserver --help
+              printf 'END\necho "this kube-apiserver does not start" >&2\nexit 1\n'; } > script
+            cat script > kubernetes/server/bin/kube-apiserver && rm script
             tar -czf ../v1.20.4.tar.gz kubernetes
             cd .. && rm -r tree
         "#;
@@ -195,8 +269,6 @@ const CLIENT: &str = r#"
 impl<'a> Client<'a> {
     fn begin(lab: &'a Lab) -> Self {
         let since = lab.sh(MASTERS[0], "date +%s").success();
-        let child = lab.start(&["lab", "exec", "hdss7-12", "--", "true"]);
-        drop(child.wait_with_output());
         let child = lab.start(&["lab", "exec", MASTERS[1], "--", "sh", "-c", CLIENT]);
         Self { lab, child, since: since.trim().to_owned() }
     }
