@@ -338,8 +338,7 @@ play {
   name = "verdict",
   hosts = "all",
   run = function(host)
-    if wrong[host.name] then
-      host:fail(table.concat(wrong[host.name], "; "))
-    end
+    local complaints = wrong[host.name]
+    host:assert({ that = not complaints, message = complaints and table.concat(complaints, "; ") }, { name = "verdict" })
   end,
 }

@@ -55,6 +55,22 @@ function health.etcd(master, how, options)
   return results
 end
 
+-- Waits on a member of etcd until all members are healthy that it knows of and that have been started.
+function health.etcd_members(member, members)
+  local folder = member.vars:get("etcd_folder", "/etc/etcd/ssl")
+  for address, known in pairs(members) do
+    if known.started then
+      member:wait_for({
+        url = address:gsub(":2380$", ":2379") .. "/health",
+        body = '"health": *"true"',
+        ca = folder .. "/ca.pem",
+        cert = folder .. "/etcd.pem",
+        key = folder .. "/etcd-key.pem",
+      }, { name = known.name .. " is healthy" })
+    end
+  end
+end
+
 -- Returns the proxies; an inventory need not have any.
 local has_proxies = pcall(hosts, "proxies")
 function health.proxies()

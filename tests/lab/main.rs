@@ -13,6 +13,7 @@ mod failover;
 mod faults;
 mod flagship;
 mod frames;
+mod kills;
 mod lifecycle;
 mod operations;
 mod rootless;

@@ -262,7 +262,8 @@ pub struct Reported {
 }
 
 impl Events {
-    fn read(file: &Path) -> Self {
+    /// Reads the events that a run has written to a file.
+    pub fn read(file: &Path) -> Self {
         let text = std::fs::read_to_string(file).unwrap();
         Self(text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
