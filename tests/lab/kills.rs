@@ -12,7 +12,7 @@ const KILLS: usize = 10;
 
 #[test]
 fn runs_that_are_killed_are_finished_by_the_next() {
-    let seed = std::env::var("KPLAY_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed: Option<u64> = std::env::var("KPLAY_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().subsec_nanos().into());
     println!("KPLAY_TEST_SEED={seed}");
     let mut moments = Moments(seed | 1);
