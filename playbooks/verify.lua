@@ -60,8 +60,8 @@ local function ask_etcd(host, own)
   local ask = "etcdctl --endpoints=https://" .. host.vars.address .. ":2379 --cacert=" .. folder .. "/ca.pem --cert=" .. folder
     .. "/etcd.pem --key=" .. folder .. "/etcd-key.pem --command-timeout=5s "
   local status = host:shell(
-    { command = ask .. "endpoint health >&2; " .. ask .. "endpoint status -w json; echo; " .. ask .. "alarm list", env = { ETCDCTL_API = "3" }, reads_only = true },
-    { name = "etcd of " .. host.name, ignore_errors = true }
+    { command = ask .. "endpoint health >&2; " .. ask .. "endpoint status -w json; echo; " .. ask .. "alarm list; true", env = { ETCDCTL_API = "3" }, reads_only = true },
+    { name = "etcd of " .. host.name }
   )
   own.etcd = { healthy = status.stderr:find("is healthy") ~= nil, alarms = {} }
   for line in status.stdout:gmatch("[^\n]+") do
@@ -89,10 +89,10 @@ play {
       if own.ready then
         local leases = host:shell({
           command = "kubectl -n kube-system get leases -o "
-            .. [['jsonpath={range .items[*]}{.metadata.name} {.spec.holderIdentity} {.spec.renewTime}{"\n"}{end}']],
+            .. [['jsonpath={range .items[*]}{.metadata.name} {.spec.holderIdentity} {.spec.renewTime}{"\n"}{end}' || true]],
           env = { KUBECONFIG = host.vars:get("admin_kubeconfig", "/root/.kube/config") },
           reads_only = true,
-        }, { name = "leaders", ignore_errors = true })
+        }, { name = "leaders" })
         own.leaders = {}
         for name, holder in leases.stdout:gmatch("(kube%-%S+) ([^_%s]+)%S* %S+\n") do
           own.leaders[name] = holder

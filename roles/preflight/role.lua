@@ -183,8 +183,8 @@ return {
       local ask = "etcdctl --endpoints=" .. table.concat(p.members, ",") .. " --cacert=" .. p.etcd_folder .. "/ca.pem --cert=" .. p.etcd_folder
         .. "/etcd.pem --key=" .. p.etcd_folder .. "/etcd-key.pem --command-timeout=5s "
       local state = host:shell(
-        { command = ask .. "endpoint health 2>&1; " .. ask .. "alarm list", env = { ETCDCTL_API = "3" }, reads_only = true },
-        { name = "etcd as " .. host.name .. " sees it", ignore_errors = true }
+        { command = ask .. "endpoint health 2>&1; " .. ask .. "alarm list; true", env = { ETCDCTL_API = "3" }, reads_only = true },
+        { name = "etcd as " .. host.name .. " sees it" }
       )
       local healthy = select(2, state.stdout:gsub("is healthy", ""))
       if healthy < #p.members then
