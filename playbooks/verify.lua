@@ -66,10 +66,13 @@ local function ask_etcd(host, own)
   own.etcd = { healthy = status.stderr:find("is healthy") ~= nil, alarms = {} }
   for line in status.stdout:gmatch("[^\n]+") do
     if line:sub(1, 1) == "[" then
-      local member = json.decode(line)[1].Status
-      own.etcd.version, own.etcd.bytes = member.version, member.dbSize
-      own.etcd.leads = member.leader == member.header.member_id
-      own.etcd.leader = member.leader
+      local answer = json.decode(line)[1]
+      if answer then
+        local member = answer.Status
+        own.etcd.version, own.etcd.bytes = member.version, member.dbSize
+        own.etcd.leads = member.leader == member.header.member_id
+        own.etcd.leader = member.leader
+      end
     elseif line:find("alarm:") then
       table.insert(own.etcd.alarms, line:match("alarm:(%S+)"))
     end
