@@ -271,7 +271,7 @@ pub struct Lab {
 /// What to do with a lab.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum LabCommand {
-    /// Boot the hosts that do not run, and wait until they answer
+    /// Boot the hosts that do not run, those that have died with the files they had, and wait until they answer
     Up,
     /// Remove hosts, networks and mounts; Debian trees and packages stay in the cache
     Down,

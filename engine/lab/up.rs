@@ -1,4 +1,4 @@
-//! Brings a lab up: whatever runs as the inventory says stays, the rest is made.
+//! Brings a lab up: whatever runs as the inventory says stays, what has died boots again with its files, the rest is made.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
