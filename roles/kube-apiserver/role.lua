@@ -307,7 +307,7 @@ return {
       end
       local unit = p.unit_folder .. "/kube-apiserver.service"
       host:template({
-        src = environment and "environment.service.j2" or "kube-apiserver.service.j2",
+        src = "kube-apiserver.service.j2",
         dest = unit,
         mode = "0644",
         parents = true,
