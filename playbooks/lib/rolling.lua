@@ -19,8 +19,15 @@ local rolling = {}
 -- What was seen when the run began, by host name.
 local serves, holds, proxies, controls = {}, {}, {}, {}
 
--- Declares the play that looks who serves. It has to come first in a run: later, forecasts could not tell any more.
+local asked = false
+
+-- Declares the play that looks who serves. It has to come first in a run: later, forecasts could not tell any more. A playbook made
+-- of several asks once, before all of them.
 function rolling.ask()
+  if asked then
+    return
+  end
+  asked = true
   play {
     name = "who serves",
     hosts = #health.proxies() > 0 and "masters:proxies" or "masters",
