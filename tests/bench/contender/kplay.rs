@@ -1,0 +1,84 @@
+//! kplay itself, as it is built for releases.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::{Contender, Ground, first_line};
+use crate::Outcome;
+
+/// kplay with its defaults: `ssh` through libssh2, proof and journal on.
+pub struct Kplay;
+
+const PLAY: &str = r#"play {
+  name = "fifty",
+  hosts = "all",
+  run = function(host)
+    local tree = host.vars.tree
+    for i = 1, 10 do host:file({ path = tree .. "/d" .. i, state = "directory", mode = "0755" }) end
+    for i = 1, 20 do
+      host:template({ src = "SOURCES/t.j2", dest = tree .. "/t" .. i, mode = "0644", vars = { number = i, label = host.name } })
+    end
+    for i = 1, 5 do host:copy({ src = "SOURCES/big" .. i, dest = tree .. "/big" .. i, mode = "0644" }) end
+    for i = 1, 5 do host:line({ path = tree .. "/e" .. i, line = "key = " .. i }) end
+    for i = 1, 5 do host:file({ path = tree .. "/l" .. i, state = "link", target = tree .. "/t" .. i }) end
+    for i = 1, 5 do host:command({ command = { "touch", tree .. "/c" .. i }, creates = tree .. "/c" .. i }) end
+  end,
+}
+"#;
+
+/// The controller beside this program, which the alias has built.
+pub fn program() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap_or_default();
+    path.set_file_name("kplay");
+    path
+}
+
+/// Writes an inventory for the first hosts.
+pub fn inventory(ground: &Ground, contender: &str, hosts: usize) -> String {
+    let mut text = format!(
+        "all:\n  vars:\n    user: root\n    private_key: {}\n    known_hosts: {}\n    host_keys: strict\n    agent_folder: {}\n  hosts:\n",
+        ground.fleet.key().display(),
+        ground.fleet.known_hosts().display(),
+        ground.work.join(contender).join("agents").display(),
+    );
+    for (_, label, address, tree) in ground.hosts(contender, hosts) {
+        let _ = writeln!(text, "    {label}: {{ address: {address}, tree: \"{}\" }}", tree.display());
+    }
+    text
+}
+
+impl Contender for Kplay {
+    fn name(&self) -> &'static str {
+        "kplay"
+    }
+
+    fn version(&self, _ground: &Ground) -> String {
+        first_line(Command::new(program()).arg("--version"))
+    }
+
+    fn write(&self, ground: &Ground, hosts: usize) -> Outcome<()> {
+        let folder = ground.folder(self.name())?;
+        fs::create_dir_all(folder.join("agents"))?;
+        fs::write(folder.join("fifty.lua"), PLAY.replace("SOURCES", &ground.sources.to_string_lossy()))?;
+        Ok(fs::write(folder.join("hosts.yaml"), inventory(ground, self.name(), hosts))?)
+    }
+
+    fn command(&self, ground: &Ground, _hosts: usize) -> Outcome<Command> {
+        let mut command = Command::new(program());
+        command.args(["fifty.lua", "-i", "hosts.yaml"]).current_dir(ground.folder(self.name())?);
+        Ok(command)
+    }
+
+    fn changed(&self, output: &str) -> Option<usize> {
+        Some(super::sum_of(output, " changed="))
+    }
+
+    fn forget(&self, ground: &Ground) -> Outcome<bool> {
+        let agents = ground.folder(self.name())?.join("agents");
+        let _ = fs::remove_dir_all(&agents);
+        fs::create_dir_all(&agents)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,126 @@
+//! The hosts that everything is measured on: one sshd for each, on loopback addresses of a network namespace of our own.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+
+/// Port of every sshd. The namespace is ours, so that it is free.
+const PORT: u16 = 22;
+/// Clock ticks of a second, as Linux reports processor time to programs.
+const TICKS: u64 = 100;
+
+/// Running sshds and what is needed to log in.
+pub struct Fleet {
+    children: Vec<Child>,
+    folder: PathBuf,
+}
+
+/// Returns the address of host `number`, counted from 1: 127.0.1.1, …
+pub fn address(number: usize) -> String {
+    format!("127.0.{}.{}", 1 + (number - 1) / 250, 1 + (number - 1) % 250)
+}
+
+impl Fleet {
+    /// Starts an sshd for each of `count` hosts, or one that answers for all of them.
+    pub fn start(folder: &Path, count: usize, one_for_all: bool) -> Outcome<Self> {
+        fs::create_dir_all(folder)?;
+        fs::create_dir_all("/run/sshd")?;
+        for name in ["host", "user"] {
+            if !folder.join(name).exists() {
+                let done = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.join(name)).status()?;
+                if !done.success() {
+                    return Err("ssh-keygen failed".into());
+                }
+            }
+        }
+        fs::copy(folder.join("user.pub"), folder.join("authorized_keys"))?;
+        fs::set_permissions(folder.join("authorized_keys"), fs::Permissions::from_mode(0o600))?;
+        let key = fs::read_to_string(folder.join("host.pub"))?;
+        let known: String = (1..=count).map(|number| format!("{} {}\n", address(number), key.trim())).collect();
+        fs::write(folder.join("known_hosts"), known)?;
+        let mut fleet = Self { children: Vec::new(), folder: folder.to_owned() };
+        for (name, options) in [("curve", "KexAlgorithms curve25519-sha256\n"), ("usual", "")] {
+            let config = format!(
+                "IdentityFile {0}/user\nIdentitiesOnly yes\nUserKnownHostsFile {0}/known_hosts\nGlobalKnownHostsFile /dev/null\n\
+                 StrictHostKeyChecking yes\nBatchMode yes\nUser root\n{options}",
+                folder.display()
+            );
+            fs::write(fleet.ssh_config(name), config)?;
+        }
+        let listeners = if one_for_all { vec!["0.0.0.0".to_owned()] } else { (1..=count).map(address).collect() };
+        for (number, listener) in listeners.iter().enumerate() {
+            let config = folder.join(format!("sshd_config.{number}"));
+            fs::write(
+                &config,
+                format!(
+                    "ListenAddress {listener}\nPort {PORT}\nHostKey {0}/host\nAuthorizedKeysFile {0}/authorized_keys\nPidFile none\nStrictModes no\n\
+                     UsePAM no\nUseDNS no\nPermitRootLogin yes\nPasswordAuthentication no\nMaxStartups 2000\nMaxSessions 100\nPrintMotd no\n\
+                     PrintLastLog no\nSubsystem sftp /usr/lib/openssh/sftp-server\n",
+                    folder.display()
+                ),
+            )?;
+            let log = fs::File::create(folder.join("sshd.log"))?;
+            let mut sshd = Command::new("/usr/sbin/sshd");
+            sshd.args(["-D", "-e", "-f"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+            fleet.children.push(sshd.spawn()?);
+        }
+        fleet.wait(count)?;
+        Ok(fleet)
+    }
+
+    fn wait(&self, count: usize) -> Outcome<()> {
+        let end = Instant::now() + Duration::from_secs(30);
+        for number in [1, count] {
+            while std::net::TcpStream::connect((address(number), PORT)).is_err() {
+                if Instant::now() > end {
+                    let log = fs::read_to_string(self.folder.join("sshd.log")).unwrap_or_default();
+                    return Err(format!("the sshd of {} does not listen: {log}", address(number)).into());
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// The key that every host lets in.
+    pub fn key(&self) -> PathBuf {
+        self.folder.join("user")
+    }
+
+    /// The keys of all hosts.
+    pub fn known_hosts(&self) -> PathBuf {
+        self.folder.join("known_hosts")
+    }
+
+    /// A configuration for OpenSSH's client: `curve` with the cheap key exchange, `usual` with its default.
+    pub fn ssh_config(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("ssh_config.{name}"))
+    }
+
+    /// Processor time that the hosts have used so far: their sshds and all that ran below them.
+    pub fn processor(&self) -> Duration {
+        Duration::from_millis(self.children.iter().map(|child| ticks_below(child.id())).sum::<u64>() * 1000 / TICKS)
+    }
+}
+
+/// Own time, that of children waited for, and that of children that still run.
+fn ticks_below(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_ascii_whitespace();
+    let own: u64 = fields.skip(11).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    own + children.split_ascii_whitespace().filter_map(|child| child.parse().ok()).map(ticks_below).sum::<u64>()
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
