@@ -18,6 +18,8 @@ use crate::transport::Target;
 
 /// How often the loop wakes without a happening, to notice that nothing can happen any more.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many further happenings are acted on before requests leave and messages are shown.
+const BATCH: usize = 256;
 
 /// What a run is told besides its plays.
 pub struct Settings {
@@ -259,9 +261,19 @@ impl<'a> Run<'a> {
         progress
     }
 
-    /// Waits for one happening and acts on it. Returns whether there was one.
+    /// Waits for a happening and acts on it, and on those that have come meanwhile: what is looked at for all hosts between
+    /// two waits must not be looked at for each message. Returns whether there was one.
     pub(super) fn wait(&mut self) -> bool {
-        let Some(happening) = self.sessions.next(PATIENCE) else { return false };
+        let Some(first) = self.sessions.next(PATIENCE) else { return false };
+        self.act(first);
+        for _ in 0..BATCH {
+            let Some(happening) = self.sessions.next(Duration::ZERO) else { break };
+            self.act(happening);
+        }
+        true
+    }
+
+    fn act(&mut self, happening: Happening) {
         match happening {
             Happening::Ready { host, facts, millis, agent_sent } => {
                 let name = self.planner.host_name(host).to_owned();
@@ -277,7 +289,6 @@ impl<'a> Run<'a> {
             }
             Happening::Interrupted => self.interrupt(),
         }
-        true
     }
 
     /// A host failed outside a task, or because of one that nothing caught.

@@ -190,7 +190,7 @@ impl Sessions {
                 Signal::Connected(host, Err(error)) => Some(self.lose(host, error)),
                 Signal::Arrival(Arrival::Message(host, message)) => self.hear(host, message),
                 Signal::Arrival(Arrival::Log(host, line)) => Some(Happening::Log { host, line }),
-                Signal::Arrival(Arrival::Drained(_) | Arrival::Closed(_)) => None,
+                Signal::Arrival(Arrival::Closed(_)) => None,
                 Signal::Arrival(Arrival::Lost(host, reason)) => self.stages.contains_key(&host).then(|| {
                     let error = Diagnostic::unreachable(format!("the connection broke: {reason}"))
                         .hint("nothing is lost: run the playbook again, it goes on where this host stands");

@@ -5,7 +5,6 @@ use std::collections::hash_map::Entry;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
@@ -127,9 +126,7 @@ fn stream(blobs: &Blobs, outbox: &PollLoop, host: HostId, digest: Digest, offset
         // What the first part does not gain from compression (archives, binaries packed already), the others will not either.
         worthwhile.get_or_insert(deflated.is_some());
         let (bytes, deflated) = deflated.map_or((part, false), |bytes| (bytes, true));
-        while outbox.queued(host) > QUEUE {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        outbox.wait_for_room(host, QUEUE);
         say(outbox, host, &ToAgent::Blob { digest, bytes, deflated, last });
         if last {
             return Ok(());

@@ -14,7 +14,7 @@ use ssh_key::{HashAlg, PublicKey};
 use super::HostKeyPolicy;
 use crate::diagnostic::{Diagnostic, Place, Result};
 
-/// The lines of some known_hosts files.
+/// The lines of some known_hosts files that may speak of one host.
 #[derive(Debug, Default)]
 pub(super) struct KnownHosts {
     lines: Vec<Line>,
@@ -45,12 +45,12 @@ enum Verdict<'a> {
 }
 
 impl KnownHosts {
-    /// Reads `files`, leaving out those that are not there and lines that make no sense.
-    pub fn read(files: &[PathBuf]) -> Self {
+    /// Reads what `files` may say of the host called `name`, leaving out those that are not there and lines that make no sense.
+    pub fn read(files: &[PathBuf], name: &str) -> Self {
         let mut known = Self::default();
         for file in files {
             match std::fs::read(file) {
-                Ok(bytes) => known.parse(file, &String::from_utf8_lossy(&bytes)),
+                Ok(bytes) => known.parse(file, &String::from_utf8_lossy(&bytes), name),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => known.warnings.push(format!("cannot read `{}`: {error}", file.display())),
             }
@@ -58,8 +58,11 @@ impl KnownHosts {
         known
     }
 
-    fn parse(&mut self, file: &Path, text: &str) {
+    fn parse(&mut self, file: &Path, text: &str, name: &str) {
         for (number, line) in (1..).zip(text.lines()) {
+            if !may_concern(line, name) {
+                continue;
+            }
             let fields: Vec<&str> = line.split_ascii_whitespace().collect();
             let Some(first) = fields.first().filter(|first| !first.starts_with('#')) else { continue };
             // Comments are cut off: they may hold what the parser takes for something else.
@@ -108,6 +111,19 @@ impl KnownHosts {
     fn has_authority(&self, name: &str) -> bool {
         self.lines.iter().any(|line| line.marker == Some(Marker::CertAuthority) && line.matches(name))
     }
+}
+
+/// Returns whether a line may speak of the host called `name`. With a thousand hosts in the file, and so many connections
+/// that read it, keys are not decoded to find out.
+fn may_concern(line: &str, name: &str) -> bool {
+    let line = line.trim_start();
+    let hosts = match line.strip_prefix('@') {
+        Some(marked) => marked.split_ascii_whitespace().nth(1),
+        None => line.split_ascii_whitespace().next(),
+    };
+    hosts.is_none_or(|hosts| {
+        hosts.starts_with('|') || hosts.contains(['*', '?', '!']) || hosts.split(',').any(|host| host.eq_ignore_ascii_case(name))
+    })
 }
 
 impl Line {
@@ -250,7 +266,7 @@ fn append(file: &Path, name: &str, key: &PublicKey, hashed: bool) -> Result<()> 
     let mut bytes = Vec::new();
     opened.seek(SeekFrom::Start(0)).and_then(|_| opened.read_to_end(&mut bytes)).map_err(failed)?;
     let mut known = KnownHosts::default();
-    known.parse(file, &String::from_utf8_lossy(&bytes));
+    known.parse(file, &String::from_utf8_lossy(&bytes), name);
     match known.judge(name, key) {
         Verdict::Unknown => {}
         Verdict::Known => return Ok(()),

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,6 @@ use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 use super::{Connected, Interest, Link};
 
-/// Queued bytes of a host from which on [`Arrival::Drained`] is promised.
-const HIGH: usize = 4 << 20;
-/// Queued bytes of a host below which [`Arrival::Drained`] is sent.
-const LOW: usize = 1 << 20;
 /// Longest line of an agent's log, bytes; a longer one is cut into several.
 const LOG_LINE: usize = 16 << 10;
 /// How long an agent may take to end after its input was ended.
@@ -37,8 +33,6 @@ pub enum Arrival {
     Message(usize, ToController),
     /// An agent wrote this line to its standard error.
     Log(usize, String),
-    /// A queue that held more than 4 MiB is nearly empty again: go on sending.
-    Drained(usize),
     /// The connection is gone though nobody asked for that; the last thing heard of a host.
     Lost(usize, String),
     /// The connection was closed as [`PollLoop::close`] asked; the last thing heard of a host.
@@ -50,12 +44,39 @@ pub enum Arrival {
 pub struct PollLoop {
     orders: mpsc::Sender<Order>,
     wake: Arc<OwnedFd>,
-    queued: Queued,
+    queued: Arc<Queued>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// Bytes by host that are on their way to the agent.
-type Queued = Arc<Mutex<HashMap<usize, usize>>>;
+#[derive(Debug, Default)]
+struct Queued {
+    bytes: Mutex<HashMap<usize, usize>>,
+    /// Told whenever a queue has become shorter.
+    shorter: Condvar,
+}
+
+impl Queued {
+    fn lock(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, host: usize, count: usize) {
+        *self.lock().entry(host).or_default() += count;
+    }
+
+    fn subtract(&self, host: usize, count: usize) {
+        if let Some(bytes) = self.lock().get_mut(&host) {
+            *bytes = bytes.saturating_sub(count);
+        }
+        self.shorter.notify_all();
+    }
+
+    fn forget(&self, host: usize) {
+        self.lock().remove(&host);
+        self.shorter.notify_all();
+    }
+}
 
 #[derive(Debug)]
 enum Order {
@@ -72,7 +93,7 @@ impl PollLoop {
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&poller, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         let (orders, received) = mpsc::channel();
-        let queued = Queued::default();
+        let queued = Arc::<Queued>::default();
         let driver = Driver {
             poller,
             wake: Arc::clone(&wake),
@@ -95,15 +116,22 @@ impl PollLoop {
 
     /// Queues bytes (whole frames, from `wire::encode`) for a host. They are dropped when the host is gone.
     ///
-    /// Nothing blocks here: who sends much looks at [`PollLoop::queued`] and waits for [`Arrival::Drained`].
+    /// Nothing blocks here: who sends much calls [`PollLoop::wait_for_room`] before.
     pub fn send(&self, host: usize, framed: Vec<u8>) {
-        *lock(&self.queued).entry(host).or_default() += framed.len();
+        self.queued.add(host, framed.len());
         self.order(Order::Send(host, framed));
     }
 
     /// Returns how many bytes wait to be sent to a host.
     pub fn queued(&self, host: usize) -> usize {
-        lock(&self.queued).get(&host).copied().unwrap_or_default()
+        self.queued.lock().get(&host).copied().unwrap_or_default()
+    }
+
+    /// Waits until no more than `limit` bytes wait to be sent to a host; those of a host that is gone wait no more.
+    pub fn wait_for_room(&self, host: usize, limit: usize) {
+        let full = |bytes: &mut HashMap<usize, usize>| bytes.get(&host).is_some_and(|bytes| *bytes > limit);
+        // A thread that panicked has left a number behind that is at worst too high for a moment.
+        drop(self.queued.shorter.wait_while(self.queued.lock(), full).unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Ends a host's input once its queue is empty, and its connection once the agent has ended.
@@ -133,7 +161,7 @@ struct Driver {
     wake: Arc<OwnedFd>,
     orders: mpsc::Receiver<Order>,
     hosts: HashMap<usize, Host>,
-    queued: Queued,
+    queued: Arc<Queued>,
     deliver: Box<dyn Fn(Arrival) -> bool + Send>,
     /// Hosts that used up their turn; what they still hold in memory makes no descriptor ready.
     unfinished: Vec<usize>,
@@ -147,8 +175,6 @@ struct Host {
     queue: VecDeque<Vec<u8>>,
     /// Bytes of the first piece of the queue that are sent already.
     sent: usize,
-    /// Whether the queue has been above `HIGH` since it was last below `LOW`.
-    high: bool,
     /// A line of the log that has not ended yet.
     log: Vec<u8>,
     /// What epoll was told; `None` when it watches the link no more.
@@ -205,11 +231,10 @@ impl Driver {
                 Order::Send(number, bytes) => match self.hosts.get_mut(&number) {
                     Some(host) if !host.closing => {
                         host.queue.push_back(bytes);
-                        host.high |= lock(&self.queued).get(&number).is_some_and(|queued| *queued > HIGH);
                         self.serve(number);
                     }
                     _ => {
-                        lock(&self.queued).remove(&number);
+                        self.queued.forget(number);
                     }
                 },
                 Order::Close(number) => {
@@ -235,7 +260,6 @@ impl Driver {
             decoder: Decoder::default(),
             queue: VecDeque::new(),
             sent: 0,
-            high: false,
             log: Vec::new(),
             watched: None,
             errors_watched: false,
@@ -267,11 +291,7 @@ impl Driver {
             let mut deliver = |arrival| listening &= (self.deliver)(arrival);
             let (written, step) = host.write();
             if written > 0 {
-                let left = subtract(&self.queued, number, written);
-                if host.high && left < LOW {
-                    host.high = false;
-                    deliver(Arrival::Drained(number));
-                }
+                self.queued.subtract(number, written);
             }
             // Standard output comes last: whatever the library takes off the socket on behalf of the other two steps may hold
             // output, which lies in its memory then and makes no descriptor ready any more.
@@ -316,7 +336,7 @@ impl Driver {
         let Some(mut host) = self.hosts.remove(&number) else { return };
         host.unwatch(&self.poller);
         let how = host.link.close();
-        lock(&self.queued).remove(&number);
+        self.queued.forget(number);
         if !host.log.is_empty() {
             (self.deliver)(Arrival::Log(number, String::from_utf8_lossy(&host.log).into_owned()));
         }
@@ -465,18 +485,6 @@ impl Host {
 /// Returns whether an error only says that nothing can be done right now.
 fn is_pause(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Takes sent bytes off a host's count and returns what is left.
-fn subtract(queued: &Queued, host: usize, count: usize) -> usize {
-    let mut queued = lock(queued);
-    let left = queued.entry(host).or_default();
-    *left = left.saturating_sub(count);
-    *left
-}
-
-fn lock(queued: &Queued) -> std::sync::MutexGuard<'_, HashMap<usize, usize>> {
-    queued.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

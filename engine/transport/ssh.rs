@@ -76,7 +76,7 @@ impl HostKeys {
         let file = files.first().cloned().unwrap_or_else(|| ssh_config::home().join(".ssh/known_hosts"));
         files.extend(settings.global_known_hosts.iter().cloned());
         let name = settings.host_key_alias.clone().unwrap_or_else(|| host_keys::known_name(&address.host, address.port));
-        Self { known: KnownHosts::read(&files), name, file }
+        Self { known: KnownHosts::read(&files, &name), name, file }
     }
 }
 

@@ -8,14 +8,14 @@ const ECDSA: &str = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbml
 /// `hash.example`, hashed by ssh-keygen -H.
 const HASHED: &str = "|1|qg9pp0vrE63Rz+V8Jg6y590beZo=|aFlv2af0XsmhfqW9AX2UPOmug4Y=";
 
-fn known(text: &str) -> KnownHosts {
+fn known(text: &str, name: &str) -> KnownHosts {
     let mut known = KnownHosts::default();
-    known.parse(Path::new("known_hosts"), text);
+    known.parse(Path::new("known_hosts"), text, name);
     known
 }
 
 fn judge(text: &str, name: &str, key: &str) -> &'static str {
-    match known(text).judge(name, &key.parse().unwrap()) {
+    match known(text, name).judge(name, &key.parse().unwrap()) {
         Verdict::Known => "known",
         Verdict::Unknown => "unknown",
         Verdict::Changed(_) => "changed",
@@ -76,7 +76,7 @@ fn new_keys_are_written_once_and_changed_ones_never() {
     let file = folder.path().join(".ssh/known_hosts");
     let wire = |key: &str| key.parse::<PublicKey>().unwrap().to_bytes().unwrap();
     let accept = |name: &str, key: &str, hashed| {
-        check(&KnownHosts::read(std::slice::from_ref(&file)), name, &wire(key), HostKeyPolicy::AcceptNew, &file, hashed)
+        check(&KnownHosts::read(std::slice::from_ref(&file), name), name, &wire(key), HostKeyPolicy::AcceptNew, &file, hashed)
     };
     accept("a.example", ED, false).unwrap();
     assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("a.example {ED}\n"));

@@ -59,15 +59,27 @@ fn garbage_ends_the_connection() {
 }
 
 #[test]
-fn a_queue_that_was_full_says_when_it_is_empty() {
-    let (poll, arrivals, mut far) = start();
-    poll.send(7, vec![1; HIGH + 1]);
-    assert!(poll.queued(7) > LOW, "{}", poll.queued(7));
-    let mut read = vec![0; HIGH + 1];
+fn who_sends_much_waits_until_the_host_has_read() {
+    const MUCH: usize = 5 << 20;
+    let (poll, _arrivals, mut far) = start();
+    poll.send(7, vec![1; MUCH]);
+    assert!(poll.queued(7) > 1 << 20, "{}", poll.queued(7));
+    let poll = std::sync::Arc::new(poll);
+    let (sender, done) = mpsc::channel();
+    let waiting = std::sync::Arc::clone(&poll);
+    std::thread::spawn(move || {
+        waiting.wait_for_room(7, 1000);
+        sender.send(waiting.queued(7)).unwrap();
+    });
+    done.recv_timeout(Duration::from_millis(100)).unwrap_err();
+    let mut read = vec![0; MUCH];
     far.stream.read_exact(&mut read).unwrap();
-    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Drained(7));
+    assert!(done.recv_timeout(PATIENCE).unwrap() <= 1000);
     assert!(read.iter().all(|byte| *byte == 1));
-    assert_eq!(poll.queued(7), 0);
+    // Nobody waits for a host that is gone.
+    poll.send(7, vec![1; MUCH]);
+    drop(far);
+    poll.wait_for_room(7, 1000);
 }
 
 #[test]
