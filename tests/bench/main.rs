@@ -90,7 +90,9 @@ fn chosen(wish: &Wish) -> Vec<Box<dyn Contender>> {
 
 /// Builds kplay, installs its peers, and goes on in a network namespace of its own.
 fn prepare(wish: &Wish, arguments: &[String]) -> Outcome<u8> {
-    succeed(Command::new("cargo").args(["build", "--quiet", "--release", "--package", "kplay"]))?;
+    // Beside this program, and optimised as it is: the smoke test does without.
+    let profile: &[&str] = if cfg!(debug_assertions) { &[] } else { &["--release"] };
+    succeed(Command::new("cargo").args(["build", "--quiet", "--package", "kplay"]).args(profile))?;
     succeed(Command::new("cargo").args(["agent", "--quiet"]))?;
     let me = std::env::current_exe()?;
     let beside = me.parent().unwrap_or(Path::new("."));
@@ -163,7 +165,8 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[Box<dyn Contender>], host
             let (sample, output) = run(&ground.fleet, &one.command(ground, hosts)?, scratch)?;
             expect_changes(one.as_ref(), &output, hosts * workload::TASKS)?;
             for number in 1..=hosts {
-                workload::verify(&workload::tree(&ground.trees, one.name(), number), number).map_err(|error| format!("{}: {error}", one.name()))?;
+                workload::verify(&workload::tree(&ground.trees, one.name(), number), number)
+                    .map_err(|error| format!("{}: {error}", one.name()))?;
             }
             row.first = Some(sample);
         }

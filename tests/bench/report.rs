@@ -59,8 +59,11 @@ impl Report {
         }
         for row in &self.rows {
             let (sample, spread) = median(&row.samples);
-            let kplay = self.rows.iter().find(|other| other.name == "kplay" && other.hosts == row.hosts).map(|other| median(&other.samples).0.wall);
-            let ratio = kplay.filter(|kplay| !kplay.is_zero()).map_or("".to_owned(), |kplay| format!("{:.2}", sample.wall.as_secs_f64() / kplay.as_secs_f64()));
+            let kplay =
+                self.rows.iter().find(|other| other.name == "kplay" && other.hosts == row.hosts).map(|other| median(&other.samples).0.wall);
+            let ratio = kplay
+                .filter(|kplay| !kplay.is_zero())
+                .map_or("".to_owned(), |kplay| format!("{:.2}", sample.wall.as_secs_f64() / kplay.as_secs_f64()));
             let each = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1000.0 / row.hosts as f64);
             let _ = writeln!(
                 text,
@@ -106,7 +109,13 @@ impl Report {
         let mut power = least;
         while power <= most {
             let at = x(10_f64.powf(power));
-            let _ = writeln!(text, "<path d=\"M{at:.1} 0V{}\" stroke=\"#ccc\"/><text x=\"{at:.1}\" y=\"{}\" fill=\"#555\">{} s</text>", height - ROW, height - 5, 10_f64.powf(power));
+            let _ = writeln!(
+                text,
+                "<path d=\"M{at:.1} 0V{}\" stroke=\"#ccc\"/><text x=\"{at:.1}\" y=\"{}\" fill=\"#555\">{} s</text>",
+                height - ROW,
+                height - 5,
+                10_f64.powf(power)
+            );
             power += 1.0;
         }
         for (number, (label, time)) in times.iter().enumerate() {
@@ -143,7 +152,10 @@ fn machine() -> String {
     let date = first_line(Command::new("date").arg("+%F"));
     let kernel = first_line(Command::new("uname").arg("-sr"));
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown processor", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     format!("{date}, {cores} processors ({model}), {kernel}, hosts and controller on the same machine")
 }

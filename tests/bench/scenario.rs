@@ -65,7 +65,12 @@ fn millis(time: Duration) -> String {
 }
 
 fn start_up(ground: &Ground, scratch: &Path, runs: usize, figures: &mut Vec<Figure>) -> Outcome<()> {
-    let mut list = play(ground, "small", 1, "play { hosts = \"all\", run = function(host) host:file({ path = host.vars.tree, state = \"directory\" }) end }\n")?;
+    let mut list = play(
+        ground,
+        "small",
+        1,
+        "play { hosts = \"all\", run = function(host) host:file({ path = host.vars.tree, state = \"directory\" }) end }\n",
+    )?;
     list.arg("--list-tasks");
     let mut version = Command::new(list.get_program());
     version.arg("--version");
@@ -90,7 +95,11 @@ fn edit(ground: &Ground, scratch: &Path, runs: usize, figures: &mut Vec<Figure>)
         fs::write(folder.join("fifty.lua"), text + &format!("-- edit {number}\n"))?;
         samples.push(run(&ground.fleet, &check, scratch)?.0);
     }
-    figures.push(Figure { what: "an edit of the playbook, then `--check`, 1 host".into(), value: millis(middle(&samples).wall), goal: "300 ms" });
+    figures.push(Figure {
+        what: "an edit of the playbook, then `--check`, 1 host".into(),
+        value: millis(middle(&samples).wall),
+        goal: "300 ms",
+    });
     Ok(())
 }
 
@@ -225,7 +234,8 @@ fn large_file(ground: &Ground, scratch: &Path, figures: &mut Vec<Figure>) -> Out
     let mut peer = Command::new("sh");
     peer.args(["-c", &scp]);
     let (other, _) = run(&ground.fleet, &peer, scratch)?;
-    let value = format!("{:.1} s (scp: {:.1} s), {} MB of memory", sample.wall.as_secs_f64(), other.wall.as_secs_f64(), sample.memory / 1_000_000);
+    let value =
+        format!("{:.1} s (scp: {:.1} s), {} MB of memory", sample.wall.as_secs_f64(), other.wall.as_secs_f64(), sample.memory / 1_000_000);
     figures.push(Figure { what: "300 MB to 10 hosts".into(), value, goal: "scp's time, 64 MB" });
     workload::empty_trees(&ground.trees, "kplay", HOSTS)
 }

@@ -9,7 +9,7 @@
     reason = "a runner: it starts programs and speaks to whoever started it"
 )]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -64,8 +64,10 @@ fn prepare() -> Result<(), String> {
     say("building kplay and its agent");
     run("cargo", &["build", "--release", "--package", "kplay"])?;
     run("cargo", &["build", "--profile", "agent", "--package", "kplay-modules", "--bin", "kplay-agent", "--target", AGENT_TARGET])?;
-    let built = format!("target/{AGENT_TARGET}/agent/kplay-agent");
-    std::fs::copy(&built, format!("target/release/kplay-agent-{AGENT_TARGET}")).map_err(|error| format!("cannot copy {built}: {error}"))?;
+    let target = target()?;
+    let built = target.join(AGENT_TARGET).join("agent/kplay-agent");
+    let beside = target.join(format!("release/kplay-agent-{AGENT_TARGET}"));
+    std::fs::copy(&built, beside).map_err(|error| format!("cannot copy {}: {error}", built.display()))?;
     Ok(())
 }
 
@@ -110,9 +112,11 @@ fn show() -> Result<(), String> {
         "health",
     ])?;
     kplay(&["lab", "exec", "hdss7-21", "-i", INVENTORY, "--", "kubectl", "get", "ns"])?;
+    let program = target()?.join("release/kplay");
+    let program = program.display();
     println!(
-        "\ndeployed in {:.1} s, the second run took {:.1} s\n\nlook around:   target/release/kplay lab exec hdss7-21 -i {INVENTORY} -- kubectl get all -A\n\
-         a shell:       target/release/kplay lab console hdss7-22 -i {INVENTORY}\ntake it down:  cargo demo down",
+        "\ndeployed in {:.1} s, the second run took {:.1} s\n\nlook around:   {program} lab exec hdss7-21 -i {INVENTORY} -- kubectl get all -A\n\
+         a shell:       {program} lab console hdss7-22 -i {INVENTORY}\ntake it down:  cargo demo down",
         deployed.as_secs_f64(),
         again.as_secs_f64()
     );
@@ -124,7 +128,13 @@ fn lab(action: &str) -> Result<(), String> {
 }
 
 fn kplay(arguments: &[&str]) -> Result<(), String> {
-    run("target/release/kplay", arguments)
+    run(&target()?.join("release/kplay").to_string_lossy(), arguments)
+}
+
+/// Returns Cargo's target folder, wherever it is: this program lies in one of its folders.
+fn target() -> Result<PathBuf, String> {
+    let me = std::env::current_exe().map_err(|error| format!("cannot tell where this program lies: {error}"))?;
+    me.ancestors().nth(2).map(Path::to_owned).ok_or_else(|| format!("`{}` is in no target folder of Cargo's", me.display()))
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<(), String> {

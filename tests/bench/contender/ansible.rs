@@ -30,7 +30,8 @@ impl Contender for Ansible {
     fn version(&self, ground: &Ground) -> String {
         let version = first_line(Command::new(ground.programs.join("ansible/bin/ansible")).arg("--version"));
         let mitogen = first_line(
-            Command::new(ground.programs.join("ansible/bin/python")).args(["-c", "import mitogen; print('.'.join(map(str, mitogen.__version__)))"]),
+            Command::new(ground.programs.join("ansible/bin/python"))
+                .args(["-c", "import mitogen; print('.'.join(map(str, mitogen.__version__)))"]),
         );
         if self.mitogen { format!("{version}, mitogen {mitogen}") } else { version }
     }
@@ -52,7 +53,10 @@ impl Contender for Ansible {
             ground.fleet.ssh_config("curve").display()
         );
         fs::write(folder.join("ansible.cfg"), config)?;
-        let mut list = format!("all:\n  vars:\n    ansible_user: root\n    ansible_ssh_private_key_file: {}\n  hosts:\n", ground.fleet.key().display());
+        let mut list = format!(
+            "all:\n  vars:\n    ansible_user: root\n    ansible_ssh_private_key_file: {}\n  hosts:\n",
+            ground.fleet.key().display()
+        );
         for (_, label, address, tree) in ground.hosts(self.name, hosts) {
             let _ = writeln!(list, "    {label}: {{ ansible_host: {address}, label: {label}, tree: \"{}\" }}", tree.display());
         }
@@ -62,7 +66,10 @@ impl Contender for Ansible {
 
     fn command(&self, ground: &Ground, _hosts: usize) -> Outcome<Command> {
         let mut command = Command::new(ground.programs.join("ansible/bin/ansible-playbook"));
-        command.arg("fifty.yaml").current_dir(ground.folder(self.name)?).env("ANSIBLE_CONFIG", ground.folder(self.name)?.join("ansible.cfg"));
+        command
+            .arg("fifty.yaml")
+            .current_dir(ground.folder(self.name)?)
+            .env("ANSIBLE_CONFIG", ground.folder(self.name)?.join("ansible.cfg"));
         Ok(command)
     }
 

@@ -72,7 +72,9 @@ impl Contender for Rustible {
     fn install(&self, programs: &Path) -> Outcome<()> {
         let folder = programs.join("rustible");
         if !folder.join("bin/rustible").exists() {
-            succeed(Command::new("cargo").args(["install", "-q", "--locked", "rustible-cli", "--version", RELEASE, "--root"]).arg(&folder))?;
+            succeed(
+                Command::new("cargo").args(["install", "-q", "--locked", "rustible-cli", "--version", RELEASE, "--root"]).arg(&folder),
+            )?;
         }
         if !folder.join("workspace/Cargo.lock").exists() {
             let workspace = folder.join("workspace");
