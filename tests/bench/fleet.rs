@@ -27,7 +27,7 @@ pub fn address(number: usize) -> String {
 impl Fleet {
     /// Starts an sshd for each of `count` hosts, or one that answers for all of them.
     pub fn start(folder: &Path, count: usize, one_for_all: bool) -> Outcome<Self> {
-        fs::create_dir_all(folder)?;
+        fs::create_dir_all(folder.join("home/.ssh"))?;
         fs::create_dir_all("/run/sshd")?;
         for name in ["host", "user"] {
             if !folder.join(name).exists() {
@@ -41,11 +41,11 @@ impl Fleet {
         fs::set_permissions(folder.join("authorized_keys"), fs::Permissions::from_mode(0o600))?;
         let key = fs::read_to_string(folder.join("host.pub"))?;
         let known: String = (1..=count).map(|number| format!("{} {}\n", address(number), key.trim())).collect();
-        fs::write(folder.join("known_hosts"), known)?;
+        fs::write(folder.join("home/.ssh/known_hosts"), known)?;
         let mut fleet = Self { children: Vec::new(), folder: folder.to_owned() };
         for (name, options) in [("curve", "KexAlgorithms curve25519-sha256\n"), ("usual", "")] {
             let config = format!(
-                "IdentityFile {0}/user\nIdentitiesOnly yes\nUserKnownHostsFile {0}/known_hosts\nGlobalKnownHostsFile /dev/null\n\
+                "IdentityFile {0}/user\nIdentitiesOnly yes\nUserKnownHostsFile {0}/home/.ssh/known_hosts\nGlobalKnownHostsFile /dev/null\n\
                  StrictHostKeyChecking yes\nBatchMode yes\nUser root\n{options}",
                 folder.display()
             );
@@ -91,9 +91,14 @@ impl Fleet {
         self.folder.join("user")
     }
 
-    /// The keys of all hosts.
+    /// The keys of all hosts, where a user who logs in would have them.
     pub fn known_hosts(&self) -> PathBuf {
-        self.folder.join("known_hosts")
+        self.home().join(".ssh/known_hosts")
+    }
+
+    /// The home folder of a user who logs in.
+    pub fn home(&self) -> PathBuf {
+        self.folder.join("home")
     }
 
     /// A configuration for OpenSSH's client: `curve` with the cheap key exchange, `usual` with its default.

@@ -51,7 +51,7 @@ fn play(ground: &Ground, name: &'static str, hosts: usize, playbook: &str) -> Ou
     let mut command = kplay.command(ground, hosts)?;
     let program = command.get_program().to_owned();
     command = Command::new(program);
-    command.arg(format!("{name}.lua")).args(["-i", "hosts.yaml"]).current_dir(folder);
+    command.arg(format!("{name}.lua")).args(["-i", "hosts.yaml"]).current_dir(folder).env("HOME", ground.fleet.home());
     Ok(command)
 }
 

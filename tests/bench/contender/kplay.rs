@@ -38,9 +38,8 @@ pub fn program() -> PathBuf {
 /// Writes an inventory for the first hosts.
 pub fn inventory(ground: &Ground, contender: &str, hosts: usize) -> String {
     let mut text = format!(
-        "all:\n  vars:\n    user: root\n    private_key: {}\n    known_hosts: {}\n    host_keys: strict\n    agent_folder: {}\n  hosts:\n",
+        "all:\n  vars:\n    user: root\n    private_key: {}\n    agent_folder: {}\n  hosts:\n",
         ground.fleet.key().display(),
-        ground.fleet.known_hosts().display(),
         ground.work.join(contender).join("agents").display(),
     );
     for (_, label, address, tree) in ground.hosts(contender, hosts) {
@@ -67,7 +66,7 @@ impl Contender for Kplay {
 
     fn command(&self, ground: &Ground, _hosts: usize) -> Outcome<Command> {
         let mut command = Command::new(program());
-        command.args(["fifty.lua", "-i", "hosts.yaml"]).current_dir(ground.folder(self.name())?);
+        command.args(["fifty.lua", "-i", "hosts.yaml"]).current_dir(ground.folder(self.name())?).env("HOME", ground.fleet.home());
         Ok(command)
     }
 
