@@ -6,11 +6,13 @@
 #
 # The probe for execution begins with the two bytes that name its shell: a busybox without /proc runs no script that does not.
 #
+# What it makes is for its user alone; the agent, and with it the commands of tasks, gets the umask of the login.
+#
 # It speaks in lines that begin with byte 1, the word KPLAY and the kind of line. What a login shell, a banner or a forced
 # command prints besides is skipped over by the controller.
 
 m={MARKER};
-set -f; umask 077;
+set -f; o=$(umask); umask 077;
 n=$(printf "\n_"); n=${n%_};
 say() { printf "\001KPLAY-%s:%s %s\n" "$1" "$m" "$2"; };
 fail() { say FAIL "$1"; exit 97; };
@@ -47,7 +49,7 @@ real() { if [ -L "$1" ]; then return 1; fi; r=$(cd -P "$1" 2>/dev/null && pwd -P
 
 # The usual case: the agent is there.
 for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kplay-$u; do
-  if real "$d" && safe "$r/agent-$h" && [ -n "$k" ]; then exec "$r/agent-$h" serve $m; fi;
+  if real "$d" && safe "$r/agent-$h" && [ -n "$k" ]; then umask "$o"; exec "$r/agent-$h" serve $m; fi;
 done;
 
 # It is not: take it into the first folder that is safe and allows execution.
@@ -72,6 +74,6 @@ for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kp
   [ "${x%% *}" = "$h" ] || fail "the agent arrived damaged in $d; is the disk full?";
   mv -f "$t" "$r/agent-$h" || fail "cannot rename the agent in $d";
   trap - 0 1 2 13 15;
-  exec "$r/agent-$h" serve $m;
+  umask "$o"; exec "$r/agent-$h" serve $m;
 done;
 fail "no folder there can hold the agent"

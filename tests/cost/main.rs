@@ -34,7 +34,8 @@ fn calls(trace: &Path) -> BTreeMap<String, usize> {
     for line in fs::read_to_string(trace).unwrap().lines() {
         let call = line.split_once(' ').map_or("", |(_, rest)| rest.trim_start());
         let Some((name, _)) = call.split_once('(') else { continue };
-        let timing = ["futex", "sched_yield", "nanosleep", "clock_nanosleep", "poll", "ppoll", "brk", "mmap", "munmap", "madvise", "mremap"];
+        let timing =
+            ["futex", "sched_yield", "nanosleep", "clock_nanosleep", "poll", "ppoll", "brk", "mmap", "munmap", "madvise", "mremap"];
         if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') && !timing.contains(&name) {
             *counts.entry(name.to_owned()).or_default() += 1;
         }

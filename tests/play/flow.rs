@@ -1,6 +1,8 @@
 //! How a play goes through its hosts: forecast, apply, nothing; batches, barriers, once, delegation, errors that are caught.
 
 use crate::hosts;
+use crate::support::agents::real_agent_folder;
+use crate::support::kplay::Kplay;
 
 const MOTD: &str = r#"
     play { name = "motd", hosts = "all", run = function(host)
@@ -32,6 +34,21 @@ fn a_forecast_is_what_an_apply_does_and_then_nothing_is_left() {
     let forecast = again.then().args(["play.lua", "--check", "--exit-code"]).stdout_has("changed=0").run();
     std::fs::write(forecast.path("a/motd"), "drifted").unwrap();
     forecast.then().args(["play.lua", "--check", "--exit-code"]).stdout_has("changed=1").status(4).run();
+}
+
+#[test]
+fn commands_have_the_umask_of_whoever_logs_in() {
+    let own = std::process::Command::new("sh").args(["-c", "umask"]).output().unwrap();
+    let own = format!("umask {}", String::from_utf8_lossy(&own.stdout).trim());
+    let kplay = Kplay::new().env("KPLAY_AGENT_DIR", &real_agent_folder().to_string_lossy());
+    let sent = kplay.folder().join("sent");
+    let inventory = format!("all:\n  hosts:\n    a: {{ connection: local, agent_folder: \"{}\" }}\n", sent.display());
+    let play = r#"
+        play { name = "umask", hosts = "all", run = function(host)
+          print("umask " .. host:shell({ command = "umask", reads_only = true }).stdout)
+        end }
+    "#;
+    kplay.inventory(&inventory).playbook(play).stdout_has(&own).run();
 }
 
 #[test]
