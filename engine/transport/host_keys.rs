@@ -113,7 +113,7 @@ impl KnownHosts {
     }
 }
 
-/// Returns whether a line may speak of the host called `name`. With a thousand hosts in the file, and so many connections
+/// Returns whether a line may speak of the host called `name`, or of nobody knows whom. With a thousand hosts in the file, and so many connections
 /// that read it, keys are not decoded to find out.
 fn may_concern(line: &str, name: &str) -> bool {
     let line = line.trim_start();
@@ -121,8 +121,12 @@ fn may_concern(line: &str, name: &str) -> bool {
         Some(marked) => marked.split_ascii_whitespace().nth(1),
         None => line.split_ascii_whitespace().next(),
     };
+    let incomplete = line.split_ascii_whitespace().nth(2).is_none();
     hosts.is_none_or(|hosts| {
-        hosts.starts_with('|') || hosts.contains(['*', '?', '!']) || hosts.split(',').any(|host| host.eq_ignore_ascii_case(name))
+        incomplete
+            || hosts.starts_with('|')
+            || hosts.contains(['*', '?', '!'])
+            || hosts.split(',').any(|host| host.eq_ignore_ascii_case(name))
     })
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::contender::{Contender as _, Ground, all};
+use crate::contender::{Ground, all};
 use crate::fleet::Fleet;
 use crate::measure::{Sample, run};
 use crate::report::Figure;

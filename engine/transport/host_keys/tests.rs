@@ -58,7 +58,7 @@ fn keys_are_judged_as_openssh_does() {
 
 #[test]
 fn bad_lines_are_left_out_and_named() {
-    let known = known(&format!("# comment\n\nnonsense\na.example ssh-ed25519 AAAA!\n@strange * {ED}\na.example {ED}"));
+    let known = known(&format!("# comment\n\nnonsense\na.example ssh-ed25519 AAAA!\n@strange * {ED}\na.example {ED}"), "a.example");
     assert_eq!(known.lines.len(), 1);
     assert_eq!(known.warnings.len(), 3);
     assert!(known.warnings[0].starts_with("known_hosts:3:"), "{:?}", known.warnings);
@@ -66,7 +66,7 @@ fn bad_lines_are_left_out_and_named() {
 
 #[test]
 fn the_types_of_a_host_come_in_the_order_of_its_lines() {
-    let known = known(&format!("a {ECDSA}\na {ED}\nb {OTHER}\n@revoked a {OTHER}"));
+    let known = known(&format!("a {ECDSA}\na {ED}\nb {OTHER}\n@revoked a {OTHER}"), "a");
     assert_eq!(known.types_of("a"), ["ecdsa-sha2-nistp256", "ssh-ed25519"]);
 }
 
