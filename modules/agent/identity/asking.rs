@@ -142,7 +142,8 @@ pub(super) fn wait(mut child: Child, marker: &str, prompt: Option<Prompt<'_>>) -
                                 let _ = input.write_all(format!("{}\n", prompt.password).as_bytes()).and_then(|()| input.flush());
                             }
                         }
-                        // It asks again: the password was wrong. Giving it again would only count against the account.
+                        // It asks again: the password was wrong. Giving it again would only count against the account. Whether it
+                        // complains of the end of its input, too, depends on how soon it is killed.
                         _ => break "the password is wrong".to_owned(),
                     }
                 }
@@ -152,13 +153,16 @@ pub(super) fn wait(mut child: Child, marker: &str, prompt: Option<Prompt<'_>>) -
             Err(RecvTimeoutError::Timeout) => break format!("it did not answer for {} s", PATIENCE.as_secs()),
         }
     };
-    drop(child.stdin.take());
+    let input = child.stdin.take();
     if !refused.is_empty() {
         let _ = child.kill();
     }
+    drop(input);
     let ending = child.wait().map_or_else(|error| plain(&error), |status| status.to_string());
-    // What was said last may still be on its way.
-    while let Ok(Heard::Said(bytes)) = heard.recv_timeout(std::time::Duration::from_millis(100)) {
+    // What was said last may still be on its way, unless it was told to end.
+    while refused.is_empty()
+        && let Ok(Heard::Said(bytes)) = heard.recv_timeout(std::time::Duration::from_millis(100))
+    {
         said.extend(bytes);
     }
     let said = String::from_utf8_lossy(&said).into_owned();
