@@ -35,7 +35,7 @@ pub fn rendered(label: &str, number: usize) -> String {
 
 /// The content of file `number`: 100 kB that hardly compress.
 pub fn content(number: usize) -> Vec<u8> {
-    let mut state = number as u64 * 0x9e37_79b9_7f4a_7c15 + 1;
+    let mut state = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1;
     let mut next = || {
         state ^= state << 13;
         state ^= state >> 7;

@@ -58,6 +58,7 @@ fn one(key: &Path, number: usize) -> Outcome<()> {
     session.userauth_pubkey_file("root", None, key, None)?;
     let mut channel = session.channel_session()?;
     channel.exec("true")?;
+    std::io::copy(&mut channel, &mut std::io::sink())?;
     channel.wait_close()?;
     if channel.exit_status()? == 0 { Ok(()) } else { Err("`true` failed".into()) }
 }
