@@ -129,14 +129,15 @@ fn nothing_is_left_to_be_done() {
 #[test]
 fn no_file_is_forgotten() {
     let sources = files("rs");
-    let manifests: String =
-        ["Cargo.toml", "modules/Cargo.toml", "tests/demo/Cargo.toml"].map(|name| fs::read_to_string(root().join(name)).unwrap()).concat();
+    let manifests: String = ["Cargo.toml", "modules/Cargo.toml", "tests/bench/Cargo.toml", "tests/demo/Cargo.toml"]
+        .map(|name| fs::read_to_string(root().join(name)).unwrap())
+        .concat();
     let is_root = |path: &Path| {
         // Cargo finds the tests of `modules` by itself.
         if path.parent() == Some(Path::new("modules/tests")) {
             return true;
         }
-        let inside = path.strip_prefix("modules").or_else(|_| path.strip_prefix("tests/demo")).unwrap_or(path);
+        let inside = ["modules", "tests/bench", "tests/demo"].iter().find_map(|folder| path.strip_prefix(folder).ok()).unwrap_or(path);
         manifests.contains(&format!("path = \"{}\"", inside.display())) || manifests.contains(&format!("path = \"{}\"", path.display()))
     };
     let mut forgotten = Vec::new();
