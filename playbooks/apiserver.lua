@@ -57,8 +57,7 @@ play {
   serial = 1,
   any_error_stops = true,
   run = function(host)
-    rolling.others_serve(host)
-    cluster.etcd(host, { "restart" })
+    rolling.restart_etcd(host)
   end,
 }
 

@@ -100,7 +100,7 @@ end
 
 -- Gives a member of etcd some steps of role etcd.
 function cluster.etcd(host, steps)
-  host:role("etcd", { name = host.name, members = cluster.etcd_members(), steps = steps })
+  return host:role("etcd", { name = host.name, members = cluster.etcd_members(), steps = steps })
 end
 
 -- Gives a master some steps of role kube-apiserver, and with `configure` what its flags name besides certificates: the keys that

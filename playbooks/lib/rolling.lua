@@ -106,6 +106,21 @@ function rolling.others_serve(host)
   end
 end
 
+-- Restarts a member of etcd whose files have changed. An apiserver beside it may restart along with it, and is drained for that long:
+-- a proxy that has seen it fail would leave it out for a while, and have nobody to turn to when the next one restarts.
+function rolling.restart_etcd(host)
+  rolling.others_serve(host)
+  local along = rolling.serves(host) and cluster.etcd(host, { "pending" })
+  if along then
+    rolling.drain(host)
+  end
+  cluster.etcd(host, { "restart" })
+  if along then
+    rolling.is_back(host)
+    rolling.drain()
+  end
+end
+
 -- Waits until the cluster can do without this master.
 function rolling.can_do_without(master)
   local asked

@@ -13,9 +13,10 @@ return {
     steps = {
       type = "list",
       default = { "configure", "install", "restart", "start" },
-      items = { type = "string", choices = { "configure", "install", "restart", "start" } },
+      items = { type = "string", choices = { "configure", "install", "pending", "restart", "start" } },
       doc = "What is done: `configure` writes files, `install` installs the package, `restart` restarts a running member whose files "
-        .. "have changed, `start` starts one that does not run. Members of a new cluster start together, those of an old one restart "
+        .. "have changed, `start` starts one that does not run; `pending`, by itself, returns whether `restart` would. "
+        .. "Members of a new cluster start together, those of an old one restart "
         .. "one at a time: give the steps to several plays.",
     },
     etcd_owner = { type = "string", default = "etcd", doc = "User that it runs as; role `pki` makes it. When empty, owners are left alone." },
@@ -49,6 +50,12 @@ return {
     end
     if steps.install then
       host:package({ name = { "etcd-server", "etcd-client" } }, { tags = "system" })
+    end
+    if steps.pending then
+      return host:systemd(
+        { name = "etcd", restart_on = watched, only_look = true },
+        { name = "does etcd have to start anew?", tags = "system" }
+      ).pending
     end
     if steps.restart then
       local unit = host:systemd(
