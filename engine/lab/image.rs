@@ -67,7 +67,15 @@ pub fn packages(cache: &Path, base: &Path, hosts: &[&LabHost], say: Say<'_>) -> 
 /// # Errors
 /// The build fails.
 pub fn kubernetes(cache: &Path, say: Say<'_>) -> Result<()> {
-    let there = || cache.join(KUBERNETES).exists() && cache.join(format!("{KUBERNETES}.sha512")).exists();
+    const RECIPE: &str = include_str!("kubernetes.sh");
+    let made_by = cache.join(format!("{KUBERNETES}.recipe"));
+    let today = key(&[RECIPE]);
+    // One that another release of kplay has built may lack what this one's recipe mends.
+    let there = || {
+        cache.join(KUBERNETES).exists()
+            && cache.join(format!("{KUBERNETES}.sha512")).exists()
+            && std::fs::read_to_string(&made_by).is_ok_and(|recipe| recipe.trim() == today)
+    };
     if there() {
         return Ok(());
     }
@@ -77,8 +85,9 @@ pub fn kubernetes(cache: &Path, say: Say<'_>) -> Result<()> {
     }
     let log = cache.join("kubernetes.log");
     say(&format!("building Kubernetes from Debian's source package (about a quarter of an hour, once; log: {})", log.display()));
-    let words = ["sh", "-c", include_str!("kubernetes.sh"), "kubernetes.sh"].map(std::ffi::OsString::from);
+    let words = ["sh", "-c", RECIPE, "kubernetes.sh"].map(std::ffi::OsString::from);
     program::run_contained(words.into_iter().chain([cache.into()]), &log)?;
+    std::fs::write(&made_by, &today).map_err(|error| Diagnostic::user(format!("cannot write `{}`: {error}", made_by.display())))?;
     if there() { Ok(()) } else { Err(Diagnostic::host("the Kubernetes build left no archive").hint(format!("see `{}`", log.display()))) }
 }
 

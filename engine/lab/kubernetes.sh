@@ -5,7 +5,6 @@
 set -eu
 cache=$1
 archive=$cache/kubernetes-server-linux-amd64.tar.gz
-[ -s "$archive" ] && [ -s "$archive.sha512" ] && exit 0
 work=$cache/kubernetes-build
 mkdir -p "$work/lists/partial" "$work/source"
 
