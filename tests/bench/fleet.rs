@@ -10,6 +10,8 @@ use crate::Outcome;
 
 /// Port of every sshd. The namespace is ours, so that it is free.
 const PORT: u16 = 22;
+/// Where an agent of root keeps its state.
+const STATE: &str = "/var/lib/kplay";
 /// Clock ticks of a second, as Linux reports processor time to programs.
 const TICKS: u64 = 100;
 
@@ -25,8 +27,8 @@ pub fn address(number: usize) -> String {
 }
 
 impl Fleet {
-    /// Starts an sshd for each of `count` hosts, or one that answers for all of them.
-    pub fn start(folder: &Path, count: usize, one_for_all: bool) -> Outcome<Self> {
+    /// Starts an sshd for each of `count` hosts.
+    pub fn start(folder: &Path, count: usize) -> Outcome<Self> {
         fs::create_dir_all(folder.join("home/.ssh"))?;
         fs::create_dir_all("/run/sshd")?;
         for name in ["host", "user"] {
@@ -51,8 +53,11 @@ impl Fleet {
             );
             fs::write(fleet.ssh_config(name), config)?;
         }
-        let listeners = if one_for_all { vec!["0.0.0.0".to_owned()] } else { (1..=count).map(address).collect() };
-        for (number, listener) in listeners.iter().enumerate() {
+        fs::create_dir_all(STATE)?;
+        for number in 1..=count {
+            let listener = address(number);
+            let state = folder.join(format!("state/{number}"));
+            fs::create_dir_all(&state)?;
             let config = folder.join(format!("sshd_config.{number}"));
             fs::write(
                 &config,
@@ -64,8 +69,11 @@ impl Fleet {
                 ),
             )?;
             let log = fs::File::create(folder.join("sshd.log"))?;
-            let mut sshd = Command::new("/usr/sbin/sshd");
-            sshd.args(["-D", "-e", "-f"]).arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+            // Hosts share this machine's files; what kplay keeps of a host has to be each one's own.
+            let own_state = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+            let mut sshd = Command::new("unshare");
+            sshd.args(["--mount", "sh", "-c", own_state, "sh"]).arg(&state).args([STATE, "/usr/sbin/sshd", "-D", "-e", "-f"]).arg(&config);
+            sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
             fleet.children.push(sshd.spawn()?);
         }
         fleet.wait(count)?;

@@ -137,7 +137,7 @@ fn measure_in(wish: &Wish, scratch: &Path) -> Outcome<()> {
         sources: scratch.join("sources"),
         work: scratch.join("work"),
         trees: scratch.join("trees"),
-        fleet: Fleet::start(&scratch.join("fleet"), most, false)?,
+        fleet: Fleet::start(&scratch.join("fleet"), most)?,
     };
     workload::write_sources(&ground.sources)?;
     let contenders = chosen(wish);

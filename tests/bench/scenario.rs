@@ -17,7 +17,7 @@ use crate::{Outcome, middle, workload};
 /// Measures all of them.
 pub fn measure(scratch: &Path, runs: usize) -> Outcome<Vec<Figure>> {
     let mut figures = Vec::new();
-    let ground = ground(scratch, 50, false)?;
+    let ground = ground(scratch, 50)?;
     start_up(&ground, scratch, runs, &mut figures)?;
     edit(&ground, scratch, runs, &mut figures)?;
     many_tasks(&ground, scratch, runs, &mut figures)?;
@@ -29,13 +29,13 @@ pub fn measure(scratch: &Path, runs: usize) -> Outcome<Vec<Figure>> {
     Ok(figures)
 }
 
-fn ground(scratch: &Path, hosts: usize, one_for_all: bool) -> Outcome<Ground> {
+fn ground(scratch: &Path, hosts: usize) -> Outcome<Ground> {
     let ground = Ground {
         programs: crate::programs(),
         sources: scratch.join("sources"),
         work: scratch.join("work"),
         trees: scratch.join("trees"),
-        fleet: Fleet::start(&scratch.join("fleet"), hosts, one_for_all)?,
+        fleet: Fleet::start(&scratch.join("fleet"), hosts)?,
     };
     workload::write_sources(&ground.sources)?;
     Ok(ground)
@@ -240,10 +240,10 @@ fn large_file(ground: &Ground, scratch: &Path, figures: &mut Vec<Figure>) -> Out
     workload::empty_trees(&ground.trees, "kplay", HOSTS)
 }
 
-/// A thousand hosts behind one sshd that answers for all of them, and ten thousand that are only planned.
+/// A thousand hosts, and ten thousand that are only planned.
 fn many_hosts(scratch: &Path, figures: &mut Vec<Figure>) -> Outcome<()> {
     const CONNECTED: usize = 1000;
-    let ground = ground(scratch, CONNECTED, true)?;
+    let ground = ground(scratch, CONNECTED)?;
     let kplay = &all()[0];
     for hosts in [500, CONNECTED] {
         kplay.write(&ground, hosts)?;
