@@ -4,7 +4,7 @@
 //!
 //! It installs the peers where the registries are reached, then enters a network namespace of its own. `--quick` is the smoke
 //! test of CI: kplay and the floor, one host, no thresholds. `--scenarios` measures kplay alone where no peer can follow. `--write`
-//! puts table and plot into README.md, PERFORMANCE.md and `tests/bench/results/`.
+//! puts the tables into PERFORMANCE.md and the plot beside this file.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,

@@ -71,7 +71,7 @@ pub trait Contender {
         Ok(false)
     }
 
-    /// How long it may take with one host before it is measured less often.
+    /// Whether a run takes so long that it is measured less often.
     fn slow(&self) -> bool {
         false
     }
