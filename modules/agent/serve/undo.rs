@@ -9,7 +9,7 @@ use super::session::{Fatal, Host, Session};
 use super::task::Progress;
 use crate::agent::wire::{ChangeReport, Outcome, Status, Task, ToController};
 use crate::api::journal::{Journal, Kept, Step};
-use crate::api::{Change, Content, EntryKind, ModuleError, Perform, Upstream as _};
+use crate::api::{Change, Content, EntryKind, ModuleError, Perform, UnitAction, Upstream as _};
 
 impl<H: Perform> Session<'_, H> {
     /// Undoes a run as far as that is possible; each step has an outcome of its own. The undo is a run itself.
@@ -77,7 +77,7 @@ impl<H: Perform> Session<'_, H> {
                 return Ok(progress.end(&task, since.elapsed(), Status::Skipped, None));
             }
         };
-        for change in inverse {
+        for change in &self.with_daemon_reloaded(inverse) {
             match self.undo_change(run, &task, change)? {
                 Ok(Undone::Made(report)) => progress.changes.push(*report),
                 Ok(Undone::Kept(why)) => progress.because = Some(format!("{}: {why}", step.name)),
@@ -86,6 +86,25 @@ impl<H: Perform> Session<'_, H> {
         }
         let status = if progress.changes.is_empty() { Status::Ok } else { Status::Changed };
         Ok(progress.end(&task, since.elapsed(), status, None))
+    }
+
+    /// Has systemd read its unit files again before a unit of which it knows other ones starts. The step that once did so may have been
+    /// taken back already, along with the task that failed, while the files were still new.
+    fn with_daemon_reloaded(&self, inverse: &[Change]) -> Vec<Change> {
+        let host: &dyn crate::api::Inspect = match &self.host {
+            Host::Check(forecast) => &**forecast,
+            Host::Apply(host) => &**host,
+        };
+        let mut changes = Vec::with_capacity(inverse.len());
+        for change in inverse {
+            if let Change::Unit { unit, action: UnitAction::Start | UnitAction::Restart | UnitAction::Reload, .. } = change
+                && host.unit(unit).is_ok_and(|unit| unit.need_daemon_reload)
+            {
+                changes.push(Change::ReloadDaemon { reason: format!("unit files of {unit} are as before") });
+            }
+            changes.push(change.clone());
+        }
+        changes
     }
 
     fn undo_change(&mut self, run: &str, task: &Task, change: &Change) -> Result<Result<Undone, ModuleError>, Fatal> {

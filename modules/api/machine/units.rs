@@ -261,6 +261,8 @@ fn explain(name: &str, said: &str, reason: &str) -> ModuleError {
             return ModuleError::host(format!("{said}the unit is masked")).hint("set `masked = false`");
         }
     }
+    // What a program says as it dies may not have reached the journal yet.
+    let _ = last_lines(&["journalctl", "--sync"]);
     let log = last_lines(&["journalctl", "-u", name, "-n", "15", "--no-pager", "-o", "cat", "-q"])
         .or_else(|| last_lines(&["systemctl", "status", "--no-pager", "-n", "15", "--", name]));
     details.extend(log.unwrap_or_default());
