@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use kplay_modules::api::Controller;
+use kplay_modules::api::{Controller, ModuleError};
 use mlua::{Function, Lua, Table, Value as LuaValue};
 use serde_json::Value;
 
@@ -84,7 +84,13 @@ pub(super) fn add(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<()> {
     into(&globals).add("keep", |lua, shared, (path, text): (LuaValue, LuaValue)| super::keys::keep_text(lua, shared, &path, &text))?;
     into(&globals).add("random_secret", |lua, shared, bytes: LuaValue| super::keys::random_secret(lua, shared, &bytes))?;
     into(&globals).add("secret", |lua, shared, text: LuaValue| super::keys::secret(lua, shared, &text))?;
-    into(&globals).add("read_file", |lua, shared, name: LuaValue| read_file(lua, shared, &name))?;
+    into(&globals)
+        .add("read_file", |lua, shared, name: LuaValue| of_file(lua, shared, "read_file", &name, |files, path| files.read(path)))?;
+    into(&globals).add("find_file", |lua, shared, name: LuaValue| {
+        of_file(lua, shared, "find_file", &name, |files, path| {
+            Ok(files.destination(&path.to_string_lossy()).into_os_string().into_encoded_bytes())
+        })
+    })?;
     globals.raw_set("check_mode", shared.options.check)?;
     if let Some(localhost) = shared.inventory.host("localhost") {
         globals.raw_set("localhost", host_object(lua, shared, localhost.number)?)?;
@@ -173,9 +179,15 @@ fn env(lua: &Lua, shared: &Shared, name: &LuaValue, default: LuaValue) -> mlua::
     }
 }
 
-/// Reads a file of the controller's, found as `copy` finds its `src`.
-fn read_file(lua: &Lua, shared: &Shared, name: &LuaValue) -> mlua::Result<mlua::LuaString> {
-    let name = text_of(lua, shared, "read_file", name)?;
+/// Does something with a file of the controller's, found as `copy` finds its `src`, on behalf of `function`.
+fn of_file(
+    lua: &Lua,
+    shared: &Shared,
+    function: &str,
+    name: &LuaValue,
+    act: impl Fn(&Preparation, &Path) -> std::result::Result<Vec<u8>, ModuleError>,
+) -> mlua::Result<mlua::LuaString> {
+    let name = text_of(lua, shared, function, name)?;
     let role = {
         let run = shared.run.borrow();
         let coroutine = run.current.and_then(|current| run.coroutines.get(&current));
@@ -183,14 +195,13 @@ fn read_file(lua: &Lua, shared: &Shared, name: &LuaValue) -> mlua::Result<mlua::
     };
     let no_scope = || shared.scope(0, None);
     let preparation = Preparation::new(&shared.local, "", role.as_deref(), &no_scope);
-    let read = shared.uncounted(|| preparation.find(&name, "files").and_then(|path| preparation.read(&path)));
-    match read {
+    match shared.uncounted(|| preparation.find(&name, "files").and_then(|path| act(&preparation, &path))) {
         Ok(bytes) => lua.create_string(bytes),
         Err(error) => {
             let frames = shared.frames(lua);
             let mut problem = Problem::from_module(error);
             problem.path.clear();
-            Err(raise(shared.problem(&frames, "read_file", 0, problem)))
+            Err(raise(shared.problem(&frames, function, 0, problem)))
         }
     }
 }
