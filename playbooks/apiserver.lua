@@ -11,24 +11,36 @@
 -- writes the rest into folders of this machine, without root.
 --
 -- It needs the groups `etcd` and `masters`; what else the inventory may say is shown by inventory/hdss7.yaml.
+--
+-- What runs already is changed in step 4, one machine at a time, its files included: what does not work is undone on the one machine
+-- that got it, and no other has seen it.
 
 local cluster = require "cluster"
 local rolling = require "rolling"
 
-rolling.ask()
+require "preflight"
 
 -- Step 1: certificates. (Document 001, 4.2.3)
 play {
   name = "certificates",
   hosts = "etcd:masters",
-  run = cluster.pki,
+  run = function(host)
+    if not rolling.is_member(host) then
+      cluster.pki(host, "etcd")
+    end
+    if not rolling.running() then
+      cluster.pki(host, "masters")
+    end
+  end,
 }
 
--- Step 2: binaries. (4.2.3, second)
+-- Step 2: binaries. (4.2.3, second) The release in use stays in use.
 play {
   name = "binaries",
   hosts = "masters",
-  run = cluster.binaries,
+  run = function(master)
+    cluster.binaries(master, rolling.running() and { "unpack" } or { "unpack", "link" })
+  end,
 }
 
 -- Step 3: configuration. (4.2.4) All files come before the first package, so that a forecast can be sure of them.
@@ -36,28 +48,34 @@ play {
   name = "configuration",
   hosts = "etcd:masters",
   run = function(host)
-    if cluster.is_in(host, "etcd") then
+    local member = cluster.is_in(host, "etcd")
+    if member and not rolling.is_member(host) then
       cluster.etcd(host, { "configure" })
     end
-    if cluster.is_in(host, "masters") then
+    if cluster.is_in(host, "masters") and not rolling.running() then
       cluster.apiserver(host, { "configure" })
     end
-    if cluster.is_in(host, "etcd") then
+    if member then
       cluster.etcd(host, { "install" })
     end
   end,
 }
 
--- Step 4: services. (4.2.5) Members of etcd that run already restart one at a time, and only if something of theirs has changed.
--- Then those that do not run start together: members of a new cluster wait for each other.
+-- Step 4: services. (4.2.5) Members of etcd that run already get their certificates and configuration one at a time, and restart if
+-- that has changed anything. Then those that do not run start together: members of a new cluster wait for each other.
 play {
   name = "etcd, one member at a time",
   hosts = "etcd",
   order = rolling.order,
   serial = 1,
   any_error_stops = true,
+  undo_on_failure = true,
   run = function(host)
-    rolling.restart_etcd(host)
+    if rolling.is_member(host) then
+      cluster.pki(host, "etcd")
+      cluster.etcd(host, { "configure" })
+      rolling.restart_etcd(host)
+    end
   end,
 }
 
@@ -70,14 +88,21 @@ play {
   end,
 }
 
--- Step 5 follows step 4 on each master: the next one begins when this one serves. A master that serves already is drained at the
--- proxies before its apiserver restarts.
+-- Step 5 follows step 4 on each master: the next one begins when this one serves. Where masters serve already, steps 1 to 3 come
+-- here, and a master is drained at the proxies before its apiserver restarts.
 rolling.masters({
   name = "kube-apiserver, one master at a time",
-  pending = function(host)
-    return cluster.apiserver(host, { "pending" })
+  prepare = function(master)
+    if rolling.running() then
+      cluster.pki(master, "masters")
+      cluster.binaries(master, { "link" })
+      cluster.apiserver(master, { "configure" })
+    end
   end,
-  run = function(host)
-    cluster.apiserver(host, { "serve", "check" })
+  pending = function(master)
+    return cluster.apiserver(master, { "pending" })
+  end,
+  run = function(master)
+    cluster.apiserver(master, { "serve", "check" })
   end,
 })

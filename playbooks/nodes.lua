@@ -6,6 +6,10 @@
 play {
   name = "nodes",
   hosts = "all",
+  -- A kernel parameter that one machine does not take reaches no other.
+  serial = { 1, "100%" },
+  any_error_stops = true,
+  undo_on_failure = true,
   run = function(host)
     if host.vars:get("reach_by_name", false) then
       local entries = {}

@@ -1,10 +1,13 @@
--- Looks on all machines, and into the release that is to be installed, for what would fail half way. Changes nothing. Other
--- playbooks begin with it.
+-- Looks on all machines, and into the release that is to be installed, for what would fail half way. Changes nothing. site.lua,
+-- apiserver.lua, proxy.lua and upgrade.lua begin with it.
 --
 --   kplay playbooks/preflight.lua -i inventory/hdss7.yaml
 
 local cluster = require "cluster"
 local health = require "health"
+local rolling = require "rolling"
+
+rolling.ask()
 
 -- Returns the ports that programs of the control plane are to listen on, on a host.
 local function ports(host)
@@ -14,6 +17,7 @@ local function ports(host)
   end
   if cluster.is_in(host, "masters") then
     map[port("secure_port", 6443)] = "kube-apiserver"
+    map["10257"], map["10259"] = "kube-controller-manager", "kube-scheduler"
   end
   if cluster.is_in(host, "etcd") then
     map["2379"], map["2380"] = "etcd", "etcd"
@@ -24,12 +28,17 @@ local function ports(host)
   return map
 end
 
+-- Hosts that have not passed yet, by name.
+local unfit = {}
+
+local everybody = #health.proxies() > 0 and "etcd:masters:proxies" or "etcd:masters"
+
 play {
   name = "preflight",
-  hosts = #health.proxies() > 0 and "etcd:masters:proxies" or "etcd:masters",
-  any_error_stops = true,
+  hosts = everybody,
   run = function(host)
-    local master, member = cluster.is_in(host, "masters"), cluster.is_in(host, "etcd")
+    unfit[host.name] = true
+    local master, member, proxy = cluster.is_in(host, "masters"), cluster.is_in(host, "etcd"), cluster.is_in(host, "proxies")
     local folders = {}
     if master then
       folders["/usr/local"] = 1024
@@ -42,38 +51,30 @@ play {
       reserved_ports = master and { host.vars:get("secure_port", 6443), host.vars:get("proxy_port", 7443) } or {},
       kubernetes_version = master and host.vars.kubernetes_version or "",
       archive = master and cluster.archive(host) or "",
+      checksum = master and host.vars:get("kubernetes_checksum", "") or "",
       flags = master and cluster.apiserver(host, { "flags" }) or {},
       members = member and cluster.etcd_endpoints() or {},
+      -- Once there is a control plane, proxy.lua looks by itself, before it changes anything.
+      vip_is_free = proxy and rolling.nobody_holds_the_address(),
+      proxies = proxy and not rolling.running() and cluster.addresses("proxies") or {},
       folders = folders,
     })
+    unfit[host.name] = nil
   end,
 }
 
--- The shared address is held by one of the proxies, or by nobody.
-local held = false
-
-local function holds(host)
-  for _, list in pairs(host.facts.addresses) do
-    for _, address in ipairs(list) do
-      held = held or address == host.vars:get("vip")
+-- All have said what is wrong with them before the run stops.
+play {
+  name = "all are fit",
+  hosts = everybody,
+  any_error_stops = true,
+  run = function(host)
+    local names = {}
+    for name in pairs(unfit) do
+      table.insert(names, name)
     end
-  end
-end
-
-local function answers(host)
-  local vip = host.vars:get("vip")
-  if held or not vip or host.name ~= health.proxies()[1].name then
-    return
-  end
-  -- Whoever has the address tells where it is, whatever becomes of the connection.
-  host:wait_for({ port = 9, host = vip, state = "closed", timeout = 1 }, { name = "ask who has " .. vip, ignore_errors = true })
-  local neighbour = host:command({ command = { "ip", "neigh", "show", vip }, reads_only = true }, { name = "who has " .. vip })
-  if not neighbour.skipped and neighbour.stdout:find("REACHABLE") then
-    host:fail("`vip` " .. vip .. " is used by a machine that is none of the proxies, " .. (neighbour.stdout:match("lladdr (%S+)") or ""))
-  end
-end
-
-if #health.proxies() > 0 then
-  play { name = "who has the shared address", hosts = "proxies", tags = "system", run = holds }
-  play { name = "who else has the shared address", hosts = "proxies", tags = "system", any_error_stops = true, run = answers }
-end
+    if #names > 0 then
+      host:fail("nothing is changed anywhere, since " .. table.concat(names, " and ") .. " failed: see above")
+    end
+  end,
+}

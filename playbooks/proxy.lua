@@ -23,6 +23,31 @@ play {
   end,
 }
 
+-- Returns whether all proxies have been asked, and none holds the address.
+local function nobody_holds_it()
+  for _, proxy in ipairs(hosts("proxies")) do
+    if holds[proxy.name] ~= false then
+      return false
+    end
+  end
+  return true
+end
+
+play {
+  name = "proxies are fit",
+  hosts = "proxies",
+  any_error_stops = true,
+  run = function(host)
+    local port = string.format("%d", host.vars:get("proxy_port", 7443))
+    host:role("preflight", {
+      ports = { [port] = "nginx" },
+      kubernetes_version = "",
+      proxies = vip.wanted() and cluster.addresses("proxies") or {},
+      vip_is_free = vip.wanted() and nobody_holds_it(),
+    })
+  end,
+}
+
 play {
   name = "proxies, the holder of the address last",
   hosts = "proxies",
@@ -40,6 +65,7 @@ play {
   end,
   serial = 1,
   any_error_stops = true,
+  undo_on_failure = true,
   run = function(host)
     -- All files come before the first package, so that a forecast can be sure of them.
     cluster.proxy(host, { "configure" })

@@ -6,10 +6,7 @@
 --
 -- inventory/hdss7.yaml follows document 001, inventory/k8scloud.yaml 000, inventory/k8s-1-6.yaml 002.
 
-local rolling = require "rolling"
-
-rolling.ask()
-
+require "preflight"
 require "nodes"
 require "apiserver"
 require "proxy"

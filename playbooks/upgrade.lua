@@ -11,7 +11,6 @@ local cluster = require "cluster"
 local rolling = require "rolling"
 
 require "preflight"
-rolling.ask()
 
 play {
   name = "the release, beside the one in use",

@@ -72,11 +72,11 @@ function cluster.apiserver_addresses(host)
   return list
 end
 
--- Gives a host its certificates.
-function cluster.pki(host)
+-- Gives a host its certificates: as a member of etcd (`only` "etcd"), as a master (`only` "masters"), or all that it needs.
+function cluster.pki(host, only)
   host:role("pki", {
-    etcd = cluster.is_in(host, "etcd"),
-    apiserver = cluster.is_in(host, "masters"),
+    etcd = only ~= "masters" and cluster.is_in(host, "etcd"),
+    apiserver = only ~= "etcd" and cluster.is_in(host, "masters"),
     apiserver_addresses = cluster.apiserver_addresses(host),
     apiserver_names = host.vars:get("reach_by_name", false) and cluster.names("masters:proxies") or {},
   })

@@ -17,12 +17,13 @@ local health = require "health"
 local rolling = {}
 
 -- What was seen when the run began, by host name.
-local serves, holds, proxies, controls = {}, {}, {}, {}
+local serves, holds, proxies, controls, members = {}, {}, {}, {}, {}
 
-local asked = false
+-- Whether any apiserver ran then, and whether anybody has looked.
+local runs, asked = false, false
 
--- Declares the play that looks who serves. It has to come first in a run: later, forecasts could not tell any more. A playbook made
--- of several asks once, before all of them.
+-- Declares the play that looks what runs and who serves. It has to come first in a run: later, forecasts could not tell any more. A
+-- playbook made of several asks once, before all of them.
 function rolling.ask()
   if asked then
     return
@@ -30,7 +31,7 @@ function rolling.ask()
   asked = true
   play {
     name = "who serves",
-    hosts = #health.proxies() > 0 and "masters:proxies" or "masters",
+    hosts = #health.proxies() > 0 and "etcd:masters:proxies" or "etcd:masters",
     tags = "system",
     any_error_stops = true,
     run = function(host)
@@ -39,9 +40,14 @@ function rolling.ask()
         if not unit.skipped and unit.state == "active" then
           local ready = health.ready(host, health.serves_at(host), { timeout = 10 }, { name = "is it ready?", ignore_errors = true })
           serves[host.name] = not ready.failed
+          runs = true
         end
         local controller = host:systemd({ name = "kube-controller-manager", only_look = true }, { name = "is there a kube-controller-manager?" })
         controls[host.name] = not controller.skipped and controller.enabled ~= ""
+      end
+      if cluster.is_in(host, "etcd") then
+        local unit = host:systemd({ name = "etcd", only_look = true }, { name = "is etcd active?" })
+        members[host.name] = not unit.skipped and unit.state == "active"
       end
       if cluster.is_in(host, "proxies") then
         local nginx = host:command(
@@ -49,6 +55,7 @@ function rolling.ask()
           { name = "does it stand in front of apiservers?" }
         )
         proxies[host.name] = not nginx.skipped and nginx.code == 0
+        holds[host.name] = false
         for _, list in pairs(host.facts.addresses) do
           for _, address in ipairs(list) do
             holds[host.name] = holds[host.name] or address == host.vars:get("vip")
@@ -62,6 +69,22 @@ end
 -- Returns whether a master served when the run began.
 function rolling.serves(master)
   return serves[master.name] == true
+end
+
+-- Returns whether there is a control plane already: an apiserver runs. What is changed then is changed on one master at a time, its
+-- files included.
+function rolling.running()
+  return runs
+end
+
+-- Returns whether a host ran a member of etcd when the run began.
+function rolling.is_member(host)
+  return members[host.name] == true
+end
+
+-- Returns whether a master had controllers when the run began.
+function rolling.has_controllers(master)
+  return controls[master.name] == true
 end
 
 -- Gives a master some steps of its controllers, where it has any.
@@ -85,6 +108,16 @@ function rolling.order(list)
     end
   end
   return ordered
+end
+
+-- Returns whether all proxies have been asked, and none held the shared address when the run began.
+function rolling.nobody_holds_the_address()
+  for _, proxy in ipairs(health.proxies()) do
+    if holds[proxy.name] ~= false then
+      return false
+    end
+  end
+  return true
 end
 
 -- Tells the proxies that a master gets no new connections, or, without one, that all do.

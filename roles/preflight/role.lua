@@ -46,12 +46,45 @@ local function contains(range, address)
   return found // size == first // size
 end
 
+-- Returns N of a release such as v1.N.2.
 local function minor(version)
   return tonumber(version:match("^v?1%.(%d+)"))
 end
 
--- Reads what a program says of its flags and feature gates.
-local function known_flags(help)
+-- Returns a whole number as people write it.
+local function whole(number)
+  return string.format("%d", number)
+end
+
+-- Returns what it is called in a list of processes, which keeps 15 characters of a name.
+local function process(program)
+  return program:sub(1, 15)
+end
+
+-- Reads lines of fields separated by tabs: calls `take` with the fields of each. Returns what comes behind the line `help`.
+local function facts(text, take)
+  local lines, help = (text .. "\nhelp\n"):match("^(.-)\nhelp\n(.*)$")
+  for line in lines:gmatch("[^\n]+") do
+    take(line:match("^([^\t]*)\t?([^\t]*)\t?(.*)$"))
+  end
+  return help
+end
+
+-- Compares what a kube-apiserver says of itself and of its flags with what is wanted. `where` names it.
+local function examine_program(said, where, host, p, complain)
+  local refused = {}
+  local help = "\n" .. facts(said, function(kind, first, second)
+    if kind == "checksum" and first ~= p.checksum then
+      complain(p.archive .. " has the checksum " .. first .. ", and `kubernetes_checksum` is " .. p.checksum
+        .. ": it is another release, or was damaged on its way; fetch it anew, or correct `kubernetes_checksum`")
+    elseif kind == "machine" and first ~= "script" and first ~= host.facts.architecture then
+      complain(where .. " is for " .. first .. " processors, and this host has " .. host.facts.architecture .. ": take the release for these")
+    elseif kind == "version" and first ~= "Kubernetes " .. p.kubernetes_version then
+      complain(where .. " is `" .. first .. "`, and `kubernetes_version` is " .. p.kubernetes_version .. ": correct one of `kubernetes_archive` and `kubernetes_version`")
+    elseif kind == "refused" then
+      table.insert(refused, { flag = first, reason = second })
+    end
+  end)
   local flags, gates = {}, {}
   for name in help:gmatch("\n +%-%-([%w-]+)") do
     flags[name] = true
@@ -59,7 +92,83 @@ local function known_flags(help)
   for name in help:gmatch("(%w+)=true|false") do
     gates[name] = true
   end
-  return flags, gates
+  for _, one in ipairs(refused) do
+    local name, value = one.flag:match("^%-%-([%w-]+)=?(.*)$")
+    local gate = name == "feature-gates" and value:match("^([^=]+)=")
+    if one.reason:find("^unknown") then
+      complain("kube-apiserver " .. p.kubernetes_version .. " has no flag `--" .. name .. "`" .. nearest(name, flags) .. ": correct it in the inventory")
+    elseif gate and one.reason:find("unrecognized feature gate", 1, true) then
+      complain("kube-apiserver " .. p.kubernetes_version .. " has no feature gate `" .. gate .. "`" .. nearest(gate, gates) .. ": correct it in the inventory")
+    else
+      complain("kube-apiserver " .. p.kubernetes_version .. " refuses `" .. one.flag .. "`: " .. one.reason)
+    end
+  end
+end
+
+-- Compares the release with the one that runs.
+local function examine_step(running, p, complain)
+  local from, to = minor(running), minor(p.kubernetes_version)
+  if not from or not to then
+    return
+  end
+  if to - from > 1 then
+    complain("kube-apiserver " .. running .. " runs, and " .. p.kubernetes_version .. " skips a minor release: go one at a time, v1." .. whole(from + 1) .. " first")
+  elseif to < from then
+    complain("kube-apiserver " .. running .. " runs, and " .. p.kubernetes_version
+      .. " is older: what has been stored may not be readable any more; give `kubernetes_version` " .. running .. " or newer")
+  end
+end
+
+-- Asks a member of etcd for alarms, and for members that are not healthy.
+local function examine_etcd(host, p, complain)
+  local ask = "etcdctl --endpoints=" .. table.concat(p.members, ",") .. " --cacert=" .. p.etcd_folder .. "/ca.pem --cert=" .. p.etcd_folder
+    .. "/etcd.pem --key=" .. p.etcd_folder .. "/etcd-key.pem --command-timeout=5s "
+  local state = host:shell(
+    { command = ask .. "endpoint health 2>&1; " .. ask .. "alarm list; true", env = { ETCDCTL_API = "3" }, reads_only = true },
+    { name = "etcd as " .. host.name .. " sees it", tags = "system" }
+  )
+  local ill = {}
+  for _, member in ipairs(p.members) do
+    if not state.stdout:find(member .. " is healthy", 1, true) then
+      table.insert(ill, member)
+    end
+  end
+  if #ill > 0 then
+    local healthy, quorum = #p.members - #ill, #p.members // 2 + 1
+    local margin = healthy < quorum and "it has lost its quorum, and stores nothing"
+      or healthy == quorum and "it can lose no other member"
+      or "it can lose " .. whole(healthy - quorum) .. " more"
+    once("etcd", function()
+      host:warn("etcd has " .. whole(healthy) .. " healthy members of " .. whole(#p.members) .. ", so that " .. margin .. ": see `journalctl -u etcd` at "
+        .. table.concat(ill, ", ") .. ". No master that serves is stopped before all are healthy")
+    end)
+  end
+  for alarm in state.stdout:gmatch("alarm:(%S+)") do
+    complain("etcd has the alarm " .. alarm
+      .. (alarm == "NOSPACE" and ": compact, defragment, then `etcdctl alarm disarm`" or ": see `etcdctl alarm list`, and replace the member (playbooks/scale.lua)"))
+  end
+end
+
+-- Looks who else is on the link of a proxy whose keepalived does not run yet.
+local function examine_link(host, p, complain)
+  local asks = p.vip_is_free and p.vip or ""
+  local seen = host:command(
+    { command = { "sh", "-s", "--", asks, p.address, string.format("%.1f", p.advert_int + 0.3) }, stdin = read_file("link.sh"), reads_only = true },
+    { name = "who else is on the link of " .. host.name, tags = "system" }
+  )
+  facts(seen.stdout, function(kind, first, second)
+    local ours = false
+    for _, proxy in ipairs(p.proxies) do
+      ours = ours or proxy == second
+    end
+    if kind == "router" and tonumber(first) == p.virtual_router_id and not ours then
+      complain("`virtual_router_id` " .. first .. " is used on its link by " .. second .. ", which is none of the proxies: choose another one, 1 to 255")
+    elseif kind == "owner" then
+      complain("`vip` " .. p.vip .. " is used by a machine that is none of the proxies, " .. first .. ": choose another address, or free this one")
+    elseif kind == "blind" then
+      host:warn("nobody has looked whether `vip` and `virtual_router_id` are free, for want of the program `" .. first .. "` on this host")
+    end
+  end)
 end
 
 return {
@@ -67,22 +176,36 @@ return {
 
   params = {
     address = { type = "string", required = true, doc = "Address of this host." },
-    vip = { type = "string", default = "", doc = "The shared address; none when empty." },
     ports = { type = "map", default = {}, doc = "Programs by the port that they are to listen on here: `{ [\"6443\"] = \"kube-apiserver\" }`." },
-    service_cidr = { type = "string", default = "192.168.0.0/16", doc = "Addresses of services." },
-    service_node_ports = { type = "string", default = "", doc = "Ports that services may open on nodes; `30000-32767` when empty." },
-    reserved_ports = { type = "list", default = {}, items = { type = "integer" }, doc = "Ports of the control plane, which no service should be given." },
-    kubernetes_version = { type = "string", default = "", doc = "The release to be installed; nothing is said of releases when empty." },
-    archive = { type = "string", default = "", doc = "Its archive on the controller. Examined when this host is to run it." },
-    flags = { type = "list", default = {}, items = { type = "string" }, doc = "All flags that kube-apiserver is to be started with." },
-    members = { type = "list", default = {}, items = { type = "string" }, doc = "Client addresses of all members of etcd, when this host is one of them." },
-    etcd_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the member's certificate." },
     folders = {
       type = "map",
       default = {},
       doc = "Megabytes that have to be free, by folder: `{ [\"/var/lib/etcd\"] = 512 }`.",
     },
     clock_difference = { type = "integer", default = 30, doc = "Seconds by which the host's clock may differ from the controller's." },
+
+    -- Ranges
+    service_cidr = { type = "string", default = "192.168.0.0/16", doc = "Addresses of services." },
+    service_node_ports = { type = "string", default = "", doc = "Ports that services may open on nodes; `30000-32767` when empty." },
+    reserved_ports = { type = "list", default = {}, items = { type = "integer" }, doc = "Ports of the control plane, which no service should be given." },
+
+    -- The release, when this host is to run it
+    kubernetes_version = { type = "string", default = "", doc = "The release to be installed; nothing is said of releases when empty." },
+    archive = { type = "string", default = "", doc = "Its archive on the controller. It is examined when the host does not have the release yet." },
+    checksum = { type = "string", default = "", doc = "What the archive must be: `sha512:…` or `sha256:…`; not compared when empty." },
+    release_link = { type = "string", default = "/usr/local/kubernetes-server", doc = "Where the release will lie, with its version behind the name." },
+    flags = { type = "list", default = {}, items = { type = "string" }, doc = "All flags that kube-apiserver is to be started with." },
+
+    -- etcd, when this host is a member
+    members = { type = "list", default = {}, items = { type = "string" }, doc = "Client addresses of all members of etcd, when this host is one of them." },
+    etcd_folder = { type = "string", default = "/etc/etcd/ssl", doc = "Folder of the member's certificate." },
+
+    -- The shared address
+    vip = { type = "string", default = "", doc = "The shared address; none when empty." },
+    vip_is_free = { type = "boolean", default = false, doc = "Whether no proxy has it, so that nobody should." },
+    proxies = { type = "list", default = {}, items = { type = "string" }, doc = "Addresses of all proxies, when this host is one of them." },
+    virtual_router_id = { type = "integer", default = 0, doc = "Number of their virtual router." },
+    advert_int = { type = "integer", default = 1, doc = "Seconds between announcements of virtual routers." },
   },
 
   run = function(host, p)
@@ -91,108 +214,86 @@ return {
       table.insert(wrong, text)
     end
 
-    local words, needs = { "sh", "-s", "--" }, {}
-    for folder, megabytes in pairs(p.folders) do
-      table.insert(words, folder)
-      needs[folder] = megabytes
-    end
-    local seen = host:command({ command = words, stdin = read_file("look.sh"), reads_only = true }, { name = "preflight of " .. host.name, tags = "system" })
-    if seen.skipped then
-      return
-    end
-    local here, running, etcd = os.time(), nil, nil
-    for line in seen.stdout:gmatch("[^\n]+") do
-      local kind, first, second = line:match("^(%w+)\t([^\t]*)\t?([^\t]*)$")
-      if kind == "time" then
-        local difference = math.abs(here - tonumber(first))
-        if difference > p.clock_difference then
-          complain("its clock differs from the controller's by " .. difference .. " s: certificates would not be valid yet, or no longer. "
-            .. "Have chrony or systemd-timesyncd set both")
-        end
-      elseif kind == "port" and p.ports:get(first) and second ~= "" and second ~= p.ports:get(first) then
-        complain("port " .. first .. " is taken by " .. second .. ", and " .. p.ports:get(first) .. " is to listen on it")
-      elseif kind == "running" then
-        running = first
-      elseif kind == "etcd" then
-        etcd = first
-      elseif kind == "free" and tonumber(second) < needs[first] then
-        complain(first .. " has " .. second .. " MiB free, and " .. string.format("%d", needs[first]) .. " are needed")
-      end
-    end
-
     for _, address in ipairs({ p.address, p.vip }) do
       if contains(p.service_cidr, address) then
-        complain("`service_cidr` " .. p.service_cidr .. " contains " .. address .. ", an address of a host: it could not be reached any more")
+        complain("`service_cidr` " .. p.service_cidr .. " contains " .. address .. ", an address of a host: it could not be reached any more; choose another range")
       end
     end
     local low, high = (p.service_node_ports ~= "" and p.service_node_ports or "30000-32767"):match("^(%d+)%-(%d+)$")
     for _, port in ipairs(p.reserved_ports) do
       if low and port >= tonumber(low) and port <= tonumber(high) then
-        host:warn("`service_node_ports` " .. p.service_node_ports .. " contains port " .. string.format("%d", port)
-          .. " of the control plane: a service that is given it shuts the control plane off on nodes")
+        once("port " .. whole(port), function()
+          host:warn("`service_node_ports` " .. low .. "-" .. high .. " contains port " .. whole(port)
+            .. " of the control plane: a service that is given it shuts the control plane off on nodes; choose a range without it")
+        end)
       end
     end
 
-    if p.kubernetes_version ~= "" and running and minor(running) and minor(p.kubernetes_version) then
-      local step = minor(p.kubernetes_version) - minor(running)
-      if step > 1 then
-        complain("kube-apiserver " .. running .. " runs, and " .. p.kubernetes_version .. " skips a minor release: go one at a time")
-      elseif step < 0 then
-        complain("kube-apiserver " .. running .. " runs, and " .. p.kubernetes_version .. " is older: what it has stored may not be readable any more")
-      end
+    local words, needs = { "sh", "-s", "--", "" }, {}
+    if p.kubernetes_version ~= "" then
+      words[4] = p.release_link .. "-" .. p.kubernetes_version .. "/server/bin/kube-apiserver"
     end
-    if p.archive ~= "" then
-      local try, names = { "sh", "-s", "--", p.archive }, ""
-      for _, flag in ipairs(p.flags) do
-        table.insert(try, flag)
-        names = names .. " " .. flag:match("^[^=]*")
-      end
-      local said = once("kube-apiserver of " .. p.archive .. " with" .. names, function()
-        local program = localhost:command(
-          { command = try, stdin = read_file("program.sh"), reads_only = true },
-          { name = "what kube-apiserver in " .. p.archive:match("[^/]+$") .. " says of itself" }
-        )
-        return program.stdout
-      end)
-      local machine, version, help = said:match("^(%S+)\n([^\n]*)\n?(.*)$")
-      if machine ~= "script" and machine ~= host.facts.architecture then
-        complain("kube-apiserver in " .. p.archive .. " is for " .. machine .. " processors, and this host has " .. host.facts.architecture)
-      end
-      if version ~= "" and version ~= "Kubernetes " .. p.kubernetes_version then
-        complain("kube-apiserver in " .. p.archive .. " is `" .. version .. "`, and `kubernetes_version` is " .. p.kubernetes_version)
-      end
-      if help ~= "" then
-        local flags, gates = known_flags(help)
-        for _, flag in ipairs(p.flags) do
-          local name, value = flag:match("^%-%-([%w-]+)=?(.*)$")
-          local refused = name and ("\n" .. help):find("\nrefused --" .. name .. "\n", 1, true)
-          if refused and not flags[name] then
-            complain("kube-apiserver " .. p.kubernetes_version .. " has no flag `--" .. name .. "`" .. nearest(name, flags))
-          elseif refused then
-            for gate in value:gmatch("(%w+)=") do
-              if not gates[gate] then
-                complain("kube-apiserver " .. p.kubernetes_version .. " has no feature gate `" .. gate .. "`" .. nearest(gate, gates))
-              end
-            end
-          end
+    for folder, megabytes in pairs(p.folders) do
+      table.insert(words, folder)
+      needs[folder] = megabytes
+    end
+    local seen = host:command({ command = words, stdin = read_file("look.sh"), reads_only = true }, { name = "preflight of " .. host.name, tags = "system" })
+    local looked = not seen.skipped and seen.stdout ~= ""
+    local here, running, release, units = os.time(), nil, nil, {}
+    facts(looked and seen.stdout or "", function(kind, first, second)
+      if kind == "time" then
+        local difference = math.abs(here - tonumber(first))
+        if difference > p.clock_difference then
+          complain("its clock differs from the controller's by " .. whole(difference) .. " s: certificates would not be valid yet, or no longer. "
+            .. "Have chrony or systemd-timesyncd set both")
         end
+      elseif kind == "port" and p.ports:get(first) and second ~= "" and second ~= process(p.ports:get(first)) then
+        complain("port " .. first .. " is taken by " .. second .. ", and " .. p.ports:get(first) .. " is to listen on it: stop " .. second .. ", or choose another port")
+      elseif kind == "blind" then
+        host:warn("nobody has looked whether ports are free, for want of the program `" .. first .. "` on this host")
+      elseif kind == "running" then
+        running = first
+      elseif kind == "release" then
+        release = first
+      elseif kind == "unit" then
+        units[first] = second
+      elseif kind == "free" and tonumber(second) < needs[first] then
+        complain(first .. " has " .. second .. " MiB free, and " .. whole(needs[first]) .. " are needed: make room there")
+      end
+    end)
+
+    if looked and p.kubernetes_version ~= "" then
+      if running then
+        examine_step(running, p, complain)
+      end
+      local try = { "sh", "-s", "--" }
+      local function with(...)
+        for _, word in ipairs({ ... }) do
+          table.insert(try, word)
+        end
+        for _, flag in ipairs(p.flags) do
+          table.insert(try, flag)
+        end
+        return { command = try, stdin = read_file("program.sh"), reads_only = true }
+      end
+      if release then
+        local said = host:command(with("program", release, ""), { name = "what " .. release .. " says of itself and its flags", tags = "system" })
+        examine_program(said.stdout, release, host, p, complain)
+      elseif p.archive:find("^%a+://") then
+        host:warn("nobody has looked into " .. p.archive .. ", which is fetched when it is unpacked: its flags are compared from the next run on")
+      elseif p.archive ~= "" then
+        local ask = with("archive", find_file(p.archive), p.checksum)
+        local said = once(table.concat(try, " "), function()
+          return localhost:command(ask, { name = "what kube-apiserver in " .. p.archive:match("[^/]+$") .. " says of itself and its flags" }).stdout
+        end)
+        examine_program(said, "kube-apiserver in " .. p.archive, host, p, complain)
       end
     end
-
-    if etcd == "active" and #p.members > 0 then
-      local ask = "etcdctl --endpoints=" .. table.concat(p.members, ",") .. " --cacert=" .. p.etcd_folder .. "/ca.pem --cert=" .. p.etcd_folder
-        .. "/etcd.pem --key=" .. p.etcd_folder .. "/etcd-key.pem --command-timeout=5s "
-      local state = host:shell(
-        { command = ask .. "endpoint health 2>&1; " .. ask .. "alarm list; true", env = { ETCDCTL_API = "3" }, reads_only = true },
-        { name = "etcd as " .. host.name .. " sees it" }
-      )
-      local healthy = select(2, state.stdout:gsub("is healthy", ""))
-      if healthy < #p.members then
-        host:warn("etcd has " .. healthy .. " healthy members of " .. #p.members .. ": no master that serves is stopped before all are")
-      end
-      for alarm in state.stdout:gmatch("alarm:(%S+)") do
-        complain("etcd has the alarm " .. alarm .. (alarm == "NOSPACE" and ": compact, defragment, then `etcdctl alarm disarm`" or ""))
-      end
+    if units.etcd == "active" and #p.members > 0 then
+      examine_etcd(host, p, complain)
+    end
+    if looked and p.vip ~= "" and #p.proxies > 0 and units.keepalived ~= "active" then
+      examine_link(host, p, complain)
     end
 
     if #wrong > 0 then

@@ -1,30 +1,52 @@
-# What a release's kube-apiserver says of itself. Changes nothing.
-#   usage: program.sh ARCHIVE FLAG…
+# What a kube-apiserver says of itself and of flags. Changes nothing.
+#   usage: program.sh archive FILE CHECKSUM FLAG…    the one in a release's archive, which has to have CHECKSUM if that is not empty
+#          program.sh program FILE '' FLAG…          the one that lies there
 #
-# Prints the processor that it is for (`x86_64`, `aarch64`, `script`, or the number in its head). Where this machine can run it, what
-# `--version` says follows, `refused NAME` for each flag that it does not take, and all of `--help`. Flags that are deprecated are taken
-# and not shown by `--help`, so those that are missing there are tried.
+# One fact a line, fields separated by tabs; `--help` comes last, and only when a flag was refused:
+#
+#   checksum    CHECKSUM            that the archive has, when it has to have one
+#   machine     PROCESSOR           that it is for: `x86_64`, `aarch64`, `script`, or the number in its head
+#   version     TEXT                where this machine can run it
+#   refused     FLAG REASON
+#   help        (the rest)
+#
+# Flags are tried, together with `--version`, since `--help` does not show those that are deprecated and still taken: first all at once,
+# then each by itself.
 
 set -e
+kind=$1 program=$2 checksum=$3
+shift 3
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-tar -C "$folder" -xzf "$1" --wildcards --strip-components=3 '*/server/bin/kube-apiserver'
-program=$folder/kube-apiserver
+if [ "$kind" = archive ]; then
+  if [ -n "$checksum" ]; then
+    sum=$("${checksum%%:*}sum" < "$program")
+    printf 'checksum\t%s:%s\n' "${checksum%%:*}" "${sum%% *}"
+  fi
+  tar -C "$folder" -xf "$program" --wildcards --occurrence=1 --strip-components=3 '*/server/bin/kube-apiserver'
+  program=$folder/kube-apiserver
+fi
 case $(od -An -tx1 -N2 "$program" | tr -d ' ') in
   2321) machine=script ;;
   *) machine=$(od -An -tu2 -j18 -N2 "$program" | tr -d ' ') ;;
 esac
 case $machine in 62) machine=x86_64 ;; 183) machine=aarch64 ;; esac
-echo "$machine"
-if [ "$machine" = script ] || [ "$machine" = "$(uname -m)" ]; then
-  shift
-  "$program" --version
-  "$program" --help > "$folder/help"
+printf 'machine\t%s\n' "$machine"
+[ "$machine" = script ] || [ "$machine" = "$(uname -m)" ] || exit 0
+
+try() {
+  "$program" "$@" --version > "$folder/said" 2>&1 && return
+  reason=$(sed -n 's/^[Ee]rror: //p' "$folder/said" | head -n 1)
+  printf 'refused\t%s\t%s\n' "$1" "${reason:-$(head -n 1 "$folder/said")}"
+}
+printf 'version\t%s\n' "$("$program" --version)"
+if ! "$program" "$@" --version > /dev/null 2>&1; then
   for flag in "$@"; do
-    name=${flag%%=*}
-    if [ "$name" = --feature-gates ] || ! grep -q -e " $name " "$folder/help"; then
-      "$program" "$flag" --version > /dev/null 2>&1 || echo "refused $name"
-    fi
+    case $flag in
+      --feature-gates=*) for gate in $(echo "${flag#*=}" | tr , ' '); do try "--feature-gates=$gate"; done ;;
+      *) try "$flag" ;;
+    esac
   done
-  cat "$folder/help"
+  echo help
+  "$program" --help
 fi
