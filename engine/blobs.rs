@@ -3,13 +3,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use kplay_modules::api::error::plain;
 use kplay_modules::api::{Blob, Digest, ModuleError};
+
+/// A content that is being read.
+pub trait Content: Read + Seek + Send {}
+impl<T: Read + Seek + Send> Content for T {}
 
 /// All contents of a run. Shared by the planner, which fills it, and by whatever serves hosts.
 #[derive(Debug, Default)]
@@ -69,11 +73,11 @@ impl Blobs {
 
     /// Opens a content for streaming; `None` when there is none with that digest. A file may have changed since: who reads
     /// to the end checks the digest.
-    pub fn open(&self, digest: &Digest) -> Option<std::io::Result<Box<dyn Read + Send>>> {
+    pub fn open(&self, digest: &Digest) -> Option<std::io::Result<Box<dyn Content>>> {
         let (source, _) = self.lock().contents.get(digest).cloned()?;
         Some(match source {
             Source::Bytes(bytes) => Ok(Box::new(Cursor::new(bytes))),
-            Source::File(path) => File::open(path).map(|file| Box::new(file) as Box<dyn Read + Send>),
+            Source::File(path) => File::open(path).map(|file| Box::new(file) as Box<dyn Content>),
         })
     }
 

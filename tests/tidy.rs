@@ -138,7 +138,8 @@ fn no_file_is_forgotten() {
             return true;
         }
         let inside = ["modules", "tests/bench", "tests/demo"].iter().find_map(|folder| path.strip_prefix(folder).ok()).unwrap_or(path);
-        manifests.contains(&format!("path = \"{}\"", inside.display())) || manifests.contains(&format!("path = \"{}\"", path.display()))
+        let named = |key: &str| manifests.contains(&format!("{key} = \"{}\"", inside.display()));
+        named("path") || named("build") || manifests.contains(&format!("path = \"{}\"", path.display()))
     };
     let mut forgotten = Vec::new();
     for path in sources.keys().filter(|path| !is_root(path)) {

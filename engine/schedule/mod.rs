@@ -6,6 +6,7 @@ mod outcome;
 mod planning;
 mod policy;
 mod run;
+mod send;
 mod session;
 mod supply;
 mod undo;

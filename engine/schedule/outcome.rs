@@ -37,10 +37,10 @@ impl Run<'_> {
                 }
                 self.advance_waiting();
             }
-            ToController::NeedBlob { digest, offset } => {
+            ToController::NeedBlob { digest, kept } => {
                 let outbox = self.sessions.outbox();
                 if self.host(id).contents.contains(&digest) {
-                    self.supply.send_blob(&outbox, id, digest, offset);
+                    self.supply.send_blob(&outbox, id, digest, kept);
                 } else {
                     Supply::refuse_blob(&outbox, id, digest);
                 }

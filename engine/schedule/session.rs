@@ -190,6 +190,13 @@ impl Sessions {
                 Signal::Connected(host, Err(error)) => Some(self.lose(host, error)),
                 Signal::Arrival(Arrival::Message(host, message)) => self.hear(host, message),
                 Signal::Arrival(Arrival::Log(host, line)) => Some(Happening::Log { host, line }),
+                Signal::Arrival(Arrival::Foreign(host, version)) => {
+                    let message = format!("the agent is of another build than this kplay: it speaks protocol {version}, kplay {VERSION}");
+                    let error = Diagnostic::host(message).hint(
+                        "build both from the same sources and put the new `kplay-agent-*` beside `kplay`; `kplay-agent-* --version` says what each speaks",
+                    );
+                    Some(self.lose(host, error))
+                }
                 Signal::Arrival(Arrival::Closed(_)) => None,
                 Signal::Arrival(Arrival::Lost(host, reason)) => self.stages.contains_key(&host).then(|| {
                     let error = Diagnostic::unreachable(format!("the connection broke: {reason}"))
@@ -217,7 +224,7 @@ impl Sessions {
         };
         let target = self.targets.get(&host)?;
         let hello = Hello {
-            version: VERSION,
+            version: VERSION.to_owned(),
             run: self.greeting.run.clone(),
             by: self.greeting.by.clone(),
             check: self.greeting.check,
@@ -237,16 +244,11 @@ impl Sessions {
     fn hear(&mut self, host: HostId, message: ToController) -> Option<Happening> {
         let stage = self.stages.get(&host)?;
         match (stage, message) {
-            (Stage::Greeted { since, agent_sent }, ToController::Ready { version: VERSION, facts }) => {
+            (Stage::Greeted { since, agent_sent }, ToController::Ready { facts, .. }) => {
                 let (since, agent_sent) = (*since, *agent_sent);
                 self.stages.insert(host, Stage::Ready);
                 let millis = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
                 Some(Happening::Ready { host, facts, millis, agent_sent })
-            }
-            (Stage::Greeted { .. }, ToController::Ready { version, .. }) => {
-                let error = Diagnostic::host(format!("the agent speaks version {version} of the protocol, this kplay version {VERSION}"))
-                    .hint("build both from the same source, or remove `kplay-agent-*` beside `kplay`");
-                Some(self.lose(host, error))
             }
             (_, ToController::Fatal(error)) => {
                 let error = error.into();

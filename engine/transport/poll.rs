@@ -1,16 +1,19 @@
 //! The poll loop: one thread that drives the links of all hosts, so that a host that works or waits occupies none.
 
+mod queued;
+
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kplay_modules::agent::wire::{Decoder, ToController};
+use kplay_modules::agent::wire::{self, Decoder, ToController};
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
 use super::{Connected, Interest, Link};
+use queued::Queued;
 
 /// Longest line of an agent's log, bytes; a longer one is cut into several.
 const LOG_LINE: usize = 16 << 10;
@@ -31,6 +34,8 @@ const WAKE: u64 = u64::MAX;
 pub enum Arrival {
     /// An agent said this.
     Message(usize, ToController),
+    /// An agent is of another build, and speaks this version of the protocol.
+    Foreign(usize, String),
     /// An agent wrote this line to its standard error.
     Log(usize, String),
     /// The connection is gone though nobody asked for that; the last thing heard of a host.
@@ -46,36 +51,6 @@ pub struct PollLoop {
     wake: Arc<OwnedFd>,
     queued: Arc<Queued>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Bytes by host that are on their way to the agent.
-#[derive(Debug, Default)]
-struct Queued {
-    bytes: Mutex<HashMap<usize, usize>>,
-    /// Told whenever a queue has become shorter.
-    shorter: Condvar,
-}
-
-impl Queued {
-    fn lock(&self) -> MutexGuard<'_, HashMap<usize, usize>> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, host: usize, count: usize) {
-        *self.lock().entry(host).or_default() += count;
-    }
-
-    fn subtract(&self, host: usize, count: usize) {
-        if let Some(bytes) = self.lock().get_mut(&host) {
-            *bytes = bytes.saturating_sub(count);
-        }
-        self.shorter.notify_all();
-    }
-
-    fn forget(&self, host: usize) {
-        self.lock().remove(&host);
-        self.shorter.notify_all();
-    }
 }
 
 #[derive(Debug)]
@@ -111,6 +86,7 @@ impl PollLoop {
 
     /// Takes over the connection of a host.
     pub fn add(&self, host: usize, connected: Connected) {
+        self.queued.begin(host);
         self.order(Order::Add(host, connected));
     }
 
@@ -124,14 +100,12 @@ impl PollLoop {
 
     /// Returns how many bytes wait to be sent to a host.
     pub fn queued(&self, host: usize) -> usize {
-        self.queued.lock().get(&host).copied().unwrap_or_default()
+        self.queued.of(host)
     }
 
-    /// Waits until no more than `limit` bytes wait to be sent to a host; those of a host that is gone wait no more.
-    pub fn wait_for_room(&self, host: usize, limit: usize) {
-        let full = |bytes: &mut HashMap<usize, usize>| bytes.get(&host).is_some_and(|bytes| *bytes > limit);
-        // A thread that panicked has left a number behind that is at worst too high for a moment.
-        drop(self.queued.shorter.wait_while(self.queued.lock(), full).unwrap_or_else(PoisonError::into_inner));
+    /// Waits until no more than `limit` bytes wait to be sent to a host. Returns whether it is still there.
+    pub fn wait_for_room(&self, host: usize, limit: usize) -> bool {
+        self.queued.wait_for_room(host, limit)
     }
 
     /// Ends a host's input once its queue is empty, and its connection once the agent has ended.
@@ -405,6 +379,11 @@ impl Host {
             match self.decoder.next() {
                 Ok(Some(message)) => deliver(Arrival::Message(number, message)),
                 Ok(None) => return step,
+                Err(error) if wire::foreign(&error).is_some() => {
+                    let version = wire::foreign(&error).map(|foreign| foreign.version.clone()).unwrap_or_default();
+                    deliver(Arrival::Foreign(number, version));
+                    return Step::Broken("the agent is of another build".to_owned());
+                }
                 Err(error) => return Step::Broken(format!("the agent says what is not understood: {error}")),
             }
         }

@@ -15,7 +15,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::serve::link::Stop;
-use super::wire::{self, Hello, ToAgent, ToController, VERSION};
+use super::wire::{self, Hello, ToAgent, ToController};
 use crate::api::{Inspect, ModuleError};
 use asking::{Asked, Heard};
 use program::Program;
@@ -56,7 +56,7 @@ impl Identity {
         let told = Hello { diff: true, become_password: None, ..hello.clone() };
         identity.send(&ToAgent::Hello(told));
         match identity.next(stop) {
-            Ok(ToController::Ready { version: VERSION, .. }) => Ok(identity),
+            Ok(ToController::Ready { .. }) => Ok(identity),
             Ok(ToController::Fatal(error)) => Err(error),
             Ok(_) => Err(ModuleError::host(format!("the agent of `{user}` is of another build"))),
             Err(Lost(error)) => Err(error),

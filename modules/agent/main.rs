@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use kplay_modules::agent::serve::serve;
+use kplay_modules::agent::wire::VERSION;
 
 /// What it says when it is called in another way.
 const USAGE: &str = "usage: kplay-agent serve [MARKER] | --version\n";
@@ -11,7 +12,7 @@ const USAGE: &str = "usage: kplay-agent serve [MARKER] | --version\n";
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["--version"] => say(&format!("kplay-agent {}\n", env!("CARGO_PKG_VERSION"))),
+        ["--version"] => say(&format!("kplay-agent {} (protocol {VERSION})\n", env!("CARGO_PKG_VERSION"))),
         ["serve"] => run(),
         // Whatever a login shell prints comes before this line, frames come after it.
         ["serve", marker] => match say(&format!("\u{1}KPLAY:{marker}\n")) {

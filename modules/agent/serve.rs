@@ -10,6 +10,7 @@
 mod foresee;
 mod identities;
 pub mod link;
+mod partial;
 mod relay;
 pub(crate) mod report;
 mod session;
@@ -49,21 +50,24 @@ fn begin(link: &Link) -> Result<(), Fatal> {
         Some(ToAgent::Hello(hello)) => hello,
         Some(_) => return Err(Fatal(ModuleError::host("the controller did not greet"))),
         None => {
+            if link.stop().is_foreign() {
+                // All that the controller can understand is of which build this agent is.
+                link.introduce();
+            }
             return match link.broken() {
                 Some(why) => Err(Fatal(ModuleError::host(format!("cannot understand the controller: {why}")))),
                 None => Ok(()),
             };
         }
     };
-    if hello.version != VERSION {
-        let message = format!("the controller speaks version {} of the protocol, this agent version {VERSION}", hello.version);
-        return Err(Fatal(ModuleError::host(message).hint("take controller and agent from one build")));
-    }
     let state = Machine::state_folder(hello.root.as_deref());
     trusted(&state)?;
     let open = || Machine::new(hello.root.clone(), state.clone(), &hello.run);
+    if !hello.check {
+        link.keep_in(&state);
+    }
     let mut machine = open();
-    link.send(&ToController::Ready { version: VERSION, facts: machine.facts().clone() });
+    link.send(&ToController::Ready { version: VERSION.to_owned(), facts: machine.facts().clone() });
     serve_on(link, &hello, &mut machine, || open().facts().clone())
 }
 

@@ -2,9 +2,10 @@
 //!
 //! A message is a postcard value. It is cut into frames of at most [`FRAME`] bytes, each with a four-byte little-endian
 //! head: the low 31 bits are the length, the highest bit says that the message goes on in the next frame.
-//! The number of a message is its position in the enum; new ones go to the end, and any other change raises [`VERSION`].
-//! Controller and agent of one build always agree, since the agent is named by its own digest; the version is checked
-//! all the same, so that a foreign agent gets a clear answer.
+//! The number of a message is its position in the enum. Both sides begin with number 0, whose first field is [`VERSION`]:
+//! that much never changes, so that builds that do not understand each other can say so.
+
+mod greeting;
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -15,9 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::api::forecast::Certainty;
 use crate::api::{Change, Digest, Facts, Footprint, ModuleError};
+pub use greeting::{Foreign, foreign, introduction};
 
-/// Version of everything in this file.
-pub const VERSION: u16 = 1;
+/// Version of all that the two say to each other, modules' arguments included: 16 digits, a digest of the sources of the agent.
+pub const VERSION: &str = env!("KPLAY_PROTOCOL");
 /// Largest payload of a frame, bytes.
 pub const FRAME: usize = 256 << 10;
 /// Largest message, bytes: a request of many thousand tasks stays far below it.
@@ -37,6 +39,8 @@ pub enum ToAgent {
     Blob {
         /// Which.
         digest: Digest,
+        /// Where in the blob the part begins.
+        offset: u64,
         /// The part.
         bytes: Vec<u8>,
         /// Whether `bytes` are deflated (raw, each part on its own).
@@ -84,7 +88,7 @@ pub enum ToAgent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the controller.
-    pub version: u16,
+    pub version: String,
     /// Name of the run, the same on all hosts: `20261122-054501-3f9c`.
     pub run: String,
     /// Who runs it, for the message of a held lock: `root@admin1`.
@@ -188,7 +192,7 @@ pub enum ToController {
     /// 0: answer to `Hello`.
     Ready {
         /// [`VERSION`] of the agent.
-        version: u16,
+        version: String,
         /// What is known of the host.
         facts: Facts,
     },
@@ -199,12 +203,12 @@ pub enum ToController {
     },
     /// 2: a task has ended.
     Outcome(Outcome),
-    /// 3: a blob is needed, from this byte on.
+    /// 3: a blob is needed.
     NeedBlob {
         /// Which.
         digest: Digest,
-        /// Bytes that are there already.
-        offset: u64,
+        /// What is there of it already. The controller sends what follows, or everything when it is not the beginning.
+        kept: Option<Beginning>,
     },
     /// 4: a certificate is to be signed for this task.
     Sign {
@@ -233,6 +237,15 @@ pub enum ToController {
     Runs(Vec<RunEntry>),
     /// 9: the session cannot go on (version, lock, journal not writable).
     Fatal(ModuleError),
+}
+
+/// The beginning of a blob, left over from a connection that was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// Bytes.
+    pub size: u64,
+    /// Their digest.
+    pub digest: Digest,
 }
 
 /// A run as the journal of a host knows it.
@@ -396,6 +409,7 @@ impl Decoder {
             self.message.extend_from_slice(part);
             used += 4 + length;
             if head >> 31 == 0 {
+                greeting::familiar(&self.message)?;
                 let decoded = postcard::from_bytes(&self.message).map_err(|_| invalid("a frame holds no message of this protocol"))?;
                 self.message.clear();
                 break Some(decoded);
@@ -412,7 +426,7 @@ mod tests {
 
     #[test]
     fn a_message_of_many_frames_arrives_byte_by_byte() {
-        let sent = ToAgent::Blob { digest: Digest::of(b"x"), bytes: vec![7; FRAME * 2 + 5], deflated: false, last: true };
+        let sent = ToAgent::Blob { digest: Digest::of(b"x"), offset: 0, bytes: vec![7; FRAME * 2 + 5], deflated: false, last: true };
         let mut decoder = Decoder::default();
         let mut arrived = Vec::new();
         for byte in encode(&sent).unwrap_or_default().chunks(1000) {
@@ -421,6 +435,25 @@ mod tests {
         }
         assert_eq!(arrived, [sent]);
         assert!(decoder.is_empty());
+    }
+
+    #[test]
+    fn another_build_is_told_apart_by_its_greeting_whatever_else_that_holds() {
+        let mut greeting = introduction();
+        let mut decoder = Decoder::default();
+        decoder.push(&greeting);
+        let own = decoder.next::<ToController>().unwrap_err();
+        assert_eq!(foreign(&own), None, "its own version, though nothing follows");
+        greeting[6] = if greeting[6] == b'0' { b'1' } else { b'0' };
+        let mut decoder = Decoder::default();
+        decoder.push(&greeting);
+        let error = decoder.next::<ToController>().unwrap_err();
+        let version = foreign(&error).map(|foreign| foreign.version.clone()).unwrap();
+        assert_eq!(version[1..], VERSION[1..]);
+        assert!(error.to_string().contains(VERSION) && error.to_string().contains(&version), "{error}");
+        let facts = crate::api::Facts::default();
+        let whole = encode(&ToController::Ready { version, facts }).unwrap();
+        assert_eq!(whole[4..22], greeting[4..22], "a greeting begins as an introduction does");
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Crossed {
             if name.ends_with(".heard") {
                 let mut begun: HashMap<_, Vec<u8>> = HashMap::new();
                 self.messages(&bytes, |crossed, message: ToAgent| match message {
-                    ToAgent::Blob { digest, bytes, deflated, last } => {
+                    ToAgent::Blob { digest, bytes, deflated, last, .. } => {
                         let content = begun.entry(digest).or_default();
                         if deflated {
                             DeflateDecoder::new(bytes.as_slice()).read_to_end(content).unwrap();

@@ -97,3 +97,26 @@ fn ignored_errors_and_retries_do_as_they_say() {
     let ran = kplay.inventory("all: { hosts: { a: { connection: local } } }").playbook(&play).any_stdout().run();
     assert_eq!(ran.text("count"), "x\nx\nx\n", "{}", ran.stdout);
 }
+
+#[test]
+fn an_agent_of_another_build_is_said_to_be_one() {
+    let kplay = Kplay::new();
+    let folder = kplay.folder().to_string_lossy().into_owned();
+    kplay
+        .inventory("all:\n  hosts:\n    a: { connection: local, root: /nonexistent }\n")
+        .program(
+            "kplay-agent",
+            r#"
+            #!/bin/sh
+            printf '\001KPLAY:%s\n' "$2"
+            printf '\022\000\000\000\000\0200123456789abcdef'
+            cat >/dev/null
+            "#,
+        )
+        .playbook(r#"play { hosts = "all", run = function(host) host:file({ path = "/x", state = "directory" }) end }"#)
+        .env("KPLAY_AGENT_DIR", &folder)
+        .status(2)
+        .stdout_has("the agent is of another build than this kplay: it speaks protocol 0123456789abcdef, kplay ")
+        .stdout_has("hint: build both from the same sources and put the new `kplay-agent-*` beside `kplay`")
+        .run();
+}

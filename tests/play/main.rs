@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cuts;
 mod downloads;
 mod failures;
 mod faults;

@@ -29,7 +29,7 @@ fn liar() {
     let mut notes = fs::File::create(notes).unwrap();
     while let Some(message) = hear() {
         match message {
-            ToAgent::Hello(_) => say(&ToController::Ready { version: VERSION, facts: Facts::default() }),
+            ToAgent::Hello(_) => say(&ToController::Ready { version: VERSION.to_owned(), facts: Facts::default() }),
             ToAgent::Request(request) => {
                 let (task, module) = request.tasks.first().map(|task| (task.id, task.module.as_str())).unwrap();
                 let sign = |task| ToController::Sign { task, request: administrators_request() };
@@ -37,7 +37,7 @@ fn liar() {
                     // Once as it may, though for another name; once more; and for a task of somebody else.
                     "cert" => vec![sign(task), sign(task), sign(task + 1)],
                     _ => vec![
-                        ToController::NeedBlob { digest: Digest::of(b"the other host's secret\n"), offset: 0 },
+                        ToController::NeedBlob { digest: Digest::of(b"the other host's secret\n"), kept: None },
                         ToController::Sign { task, request: b"give me any certificate".to_vec() },
                         sign(task),
                         sign(task + 1000),

@@ -25,7 +25,7 @@ fn the_real_agent_answers_in_every_way() {
     for connection in [ConnectionKind::Ssh, ConnectionKind::OpenSsh, ConnectionKind::Local] {
         let (poll, arrivals) = open(&Target { connection, ..sshd.target() }, &agents);
         let hello = ToAgent::Hello(Hello {
-            version: VERSION,
+            version: VERSION.into(),
             run: "20261122-054501-test".to_owned(),
             by: "test@localhost".to_owned(),
             check: true,

@@ -1,13 +1,15 @@
 //! The agent's end of a session: messages in from a thread that only reads, messages out, and who wants it all to stop.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::VecDeque;
 use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::partial::Partials;
 use super::supply::Contents;
 use crate::agent::wire::{self, ToAgent, ToController};
 use crate::api::ModuleError;
@@ -24,6 +26,8 @@ const SLICE: Duration = Duration::from_millis(50);
 pub struct Stop {
     cancelled: AtomicBool,
     ended: AtomicBool,
+    /// Whether the controller is of another build.
+    foreign: AtomicBool,
     /// What was wrong with the input, when it did not just end.
     broken: Mutex<Option<String>>,
 }
@@ -37,6 +41,11 @@ impl Stop {
     /// Returns whether the controller is gone.
     pub fn is_ended(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether the controller is of another build.
+    pub fn is_foreign(&self) -> bool {
+        self.foreign.load(Ordering::SeqCst)
     }
 
     fn end(&self, broken: Option<String>) {
@@ -55,6 +64,8 @@ pub struct Link {
     output: RefCell<Output>,
     stop: Arc<Stop>,
     pub(super) contents: RefCell<Contents>,
+    /// Where large contents are kept while they arrive; nowhere in a check.
+    pub(super) partials: OnceCell<Partials>,
     /// When the time of the task being worked on is over.
     deadline: Cell<Option<(Instant, u64)>>,
 }
@@ -77,8 +88,20 @@ impl Link {
             output: RefCell::new(Output { writer: BufWriter::with_capacity(64 << 10, Box::new(output)), flushed: Instant::now() }),
             stop,
             contents: RefCell::default(),
+            partials: OnceCell::new(),
             deadline: Cell::new(None),
         }
+    }
+
+    /// From now on keeps large contents below the state folder while they arrive.
+    pub fn keep_in(&self, state: &Path) {
+        let _ = self.partials.set(Partials::new(state));
+    }
+
+    /// Says of which build this agent is to a controller that understands nothing else.
+    pub fn introduce(&self) {
+        let _ = self.output.borrow_mut().writer.write_all(&wire::introduction());
+        self.flush();
     }
 
     /// Says something. Outcomes may be held back for a moment. When the controller is gone there is nobody to tell.
@@ -204,7 +227,10 @@ fn read_on(input: impl Read, sender: &SyncSender<ToAgent>, stop: &Stop) {
                 }
             }
             Ok(None) => return stop.end(None),
-            Err(error) => return stop.end(Some(error.to_string())),
+            Err(error) => {
+                stop.foreign.store(wire::foreign(&error).is_some(), Ordering::SeqCst);
+                return stop.end(Some(error.to_string()));
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use super::link::Link;
+use super::partial::Partial;
 use crate::agent::wire::{ToAgent, ToController};
 use crate::api::forecast::Support;
 use crate::api::{Blob, Digest, ModuleError, Upstream};
@@ -56,16 +57,24 @@ impl Link {
         if let Some(bytes) = self.contents.borrow().get(&blob.digest) {
             return Box::new(Cursor::new(bytes));
         }
-        self.send(&ToController::NeedBlob { digest: blob.digest, offset: 0 });
-        Box::new(Arriving {
+        let partial = self.partials.get().and_then(|partials| partials.open(blob));
+        let mut arriving = Arriving {
             link: self,
             blob: blob.clone(),
             hasher: Sha256::new(),
             arrived: 0,
+            again: None,
             part: Cursor::default(),
             kept: (blob.size <= REMEMBERED).then(Vec::new),
+            partial,
             over: false,
-        })
+        };
+        if arriving.is_there() {
+            return Box::new(arriving);
+        }
+        let kept = arriving.partial.as_ref().and_then(Partial::beginning);
+        self.send(&ToController::NeedBlob { digest: blob.digest, kept });
+        Box::new(arriving)
     }
 }
 
@@ -94,7 +103,7 @@ impl Link {
             return;
         }
         for digest in ahead.keys() {
-            self.send(&ToController::NeedBlob { digest: *digest, offset: 0 });
+            self.send(&ToController::NeedBlob { digest: *digest, kept: None });
         }
         while !ahead.is_empty() {
             let part = self.answer(|message| match message {
@@ -102,7 +111,7 @@ impl Link {
                 _ => false,
             });
             match part {
-                Ok(ToAgent::Blob { digest, bytes, deflated, last }) => {
+                Ok(ToAgent::Blob { digest, bytes, deflated, last, .. }) => {
                     let bytes = if deflated { inflate(&bytes).unwrap_or_default() } else { bytes };
                     if let Some(arriving) = ahead.get_mut(&digest)
                         && arriving.bytes.len() as u64 <= arriving.size
@@ -149,13 +158,58 @@ struct Arriving<'a> {
     blob: Blob,
     hasher: Sha256,
     arrived: u64,
+    /// What an earlier connection has brought.
+    again: Option<Box<dyn Read>>,
     part: Cursor<Vec<u8>>,
     /// What has arrived, while it is to be remembered.
     kept: Option<Vec<u8>>,
+    /// Its file, when it is large.
+    partial: Option<Partial>,
     over: bool,
 }
 
 impl Arriving<'_> {
+    /// Returns whether all of it is there from before, and is read from there then.
+    fn is_there(&mut self) -> bool {
+        let Some(partial) = self.partial.take_if(|partial| partial.size() == self.blob.size) else { return false };
+        let Ok(reader) = partial.reader() else { return false };
+        self.again = Some(Box::new(reader));
+        self.over = true;
+        self.complete(&partial);
+        true
+    }
+
+    /// Goes on behind what an earlier connection has brought, or begins anew, as the controller says with the first part.
+    fn begin(&mut self, offset: u64) -> io::Result<()> {
+        match &mut self.partial {
+            Some(partial) if offset > 0 && offset == partial.size() => {
+                self.hasher = partial.hasher();
+                self.again = Some(Box::new(partial.reader()?));
+                self.arrived = offset;
+            }
+            Some(partial) if offset == 0 && partial.size() > 0 => partial.clear()?,
+            _ if offset > 0 => return Err(wrong()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn complete(&self, partial: &Partial) {
+        if let Some(partials) = self.link.partials.get() {
+            partials.complete(partial);
+        }
+    }
+
+    /// Keeps a part in the file; a full disk is no reason to keep the content from where it goes.
+    fn keep(&mut self, bytes: &[u8]) {
+        if let Some(mut partial) = self.partial.take() {
+            match partial.append(bytes) {
+                Ok(()) => self.partial = Some(partial),
+                Err(_) => partial.remove(),
+            }
+        }
+    }
+
     /// Waits for the next part, and judges the whole after the last.
     fn next_part(&mut self) -> io::Result<()> {
         let digest = self.blob.digest;
@@ -164,7 +218,13 @@ impl Arriving<'_> {
             _ => false,
         });
         let (bytes, deflated, last) = match answer {
-            Ok(ToAgent::Blob { bytes, deflated, last, .. }) => (bytes, deflated, last),
+            Ok(ToAgent::Blob { bytes, deflated, last, offset, .. }) => {
+                self.over = last;
+                if self.arrived == 0 {
+                    self.begin(offset)?;
+                }
+                (bytes, deflated, last)
+            }
             Ok(ToAgent::NoBlob { message, .. }) => {
                 self.over = true;
                 return Err(io::Error::other(message));
@@ -174,7 +234,6 @@ impl Arriving<'_> {
                 return Err(io::Error::other("the connection to the controller is gone"));
             }
         };
-        self.over = last;
         let bytes = if deflated { inflate(&bytes)? } else { bytes };
         self.hasher.update(&bytes);
         self.arrived += bytes.len() as u64;
@@ -184,7 +243,14 @@ impl Arriving<'_> {
         let too_long = self.arrived > self.blob.size;
         if too_long || last && Digest(std::mem::take(&mut self.hasher).finalize().into()) != digest {
             self.kept = None;
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the controller sent other content than the task named"));
+            if let Some(partial) = self.partial.take() {
+                partial.remove();
+            }
+            return Err(wrong());
+        }
+        self.keep(&bytes);
+        if last && let Some(partial) = self.partial.take() {
+            self.complete(&partial);
         }
         if last && let Some(kept) = self.kept.take() {
             self.link.contents.borrow_mut().put(digest, kept);
@@ -197,6 +263,12 @@ impl Arriving<'_> {
 impl Read for Arriving<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
+            if let Some(again) = &mut self.again {
+                match again.read(buffer)? {
+                    0 if !buffer.is_empty() => self.again = None,
+                    count => return Ok(count),
+                }
+            }
             let count = self.part.read(buffer)?;
             if count > 0 || self.over || buffer.is_empty() {
                 return Ok(count);
@@ -214,6 +286,10 @@ impl Drop for Arriving<'_> {
             let _ = self.next_part();
         }
     }
+}
+
+fn wrong() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the controller sent other content than the task named")
 }
 
 fn inflate(bytes: &[u8]) -> io::Result<Vec<u8>> {

@@ -75,7 +75,7 @@ fn session(host: &mut Fake, specs: &[Spec], check: bool) -> Vec<Outcome> {
     }
     let state = tempfile::tempdir().unwrap();
     let hello = Hello {
-        version: VERSION,
+        version: VERSION.into(),
         run: "r".into(),
         by: "t".into(),
         check,

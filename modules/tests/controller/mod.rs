@@ -56,7 +56,7 @@ impl Agent {
         assert_eq!(&marker, b"\x01KPLAY:0123\n");
         let run = format!("20260101-000000-{:04}", RUNS.fetch_add(1, Ordering::SeqCst));
         let mut hello = Hello {
-            version: VERSION,
+            version: VERSION.into(),
             run: run.clone(),
             by: "tester@here".into(),
             check: false,
@@ -70,6 +70,13 @@ impl Agent {
         let mut agent = Self { child, input, output, run, facts: Facts::default(), next: 0, contents: BTreeMap::new(), asked: 0 };
         agent.send(&ToAgent::Hello(hello));
         agent
+    }
+
+    /// Returns the next bytes, whatever they mean.
+    pub fn hear(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.output.read_exact(&mut bytes).unwrap();
+        bytes
     }
 
     pub fn run(&self) -> &str {
@@ -175,7 +182,7 @@ impl Agent {
         let parts: Vec<&[u8]> = if bytes.is_empty() { vec![&[]] } else { bytes.chunks(100_000).collect() };
         for (number, part) in parts.iter().enumerate() {
             let last = number + 1 == parts.len();
-            self.send(&ToAgent::Blob { digest, bytes: part.to_vec(), deflated: false, last });
+            self.send(&ToAgent::Blob { digest, offset: number as u64 * 100_000, bytes: part.to_vec(), deflated: false, last });
         }
     }
 
