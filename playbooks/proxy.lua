@@ -4,14 +4,17 @@
 --   kplay playbooks/proxy.lua -i inventory/hdss7.yaml                   does it
 --
 -- It needs the groups `proxies` and `masters`. One proxy is changed at a time: the preferred one first, so that it is the first
--- to take the address, or, once there is a holder, that one last. Without `vip` in the inventory there is no shared address, and no
--- keepalived: a single proxy, or one on each master for its own programs.
+-- to take the address, or, once there is a holder, that one last; what fails is undone on that proxy, and the run stops. Without `vip`
+-- in the inventory there is no shared address, and no keepalived: a single proxy, or one on each master for its own programs.
+--
+-- A new password or number of the router would keep proxies from hearing each other half way, and each would take the address.
+-- Those that do not hold it are silent then until the holder has been changed: meanwhile nobody could stand in for it.
 
 local cluster = require "cluster"
 local vip = require "vip"
 
--- Who holds the address before anything is done.
-local holds = {}
+-- Who holds the address before anything is done, and whether the proxies would stop hearing each other half way.
+local holds, deaf = {}, false
 
 play {
   name = "who holds the address",
@@ -19,9 +22,21 @@ play {
   run = function(host)
     if vip.wanted() then
       holds[host.name] = vip.held(host)
+      local agrees = cluster.keepalived(host, { "agrees" })
+      deaf = deaf or agrees == false
     end
   end,
 }
+
+-- Returns whether a proxy has to be silent until the holder has been changed. A proxy that does not understand the holder's
+-- announcements, for another password or number of the router, would take the address, too.
+local function is_silenced(host)
+  local somebody = false
+  for _, held in pairs(holds) do
+    somebody = somebody or held
+  end
+  return deaf and somebody and not holds[host.name]
+end
 
 -- Returns whether all proxies have been asked, and none holds the address.
 local function nobody_holds_it()
@@ -45,6 +60,17 @@ play {
       proxies = vip.wanted() and cluster.addresses("proxies") or {},
       vip_is_free = vip.wanted() and nobody_holds_it(),
     })
+  end,
+}
+
+play {
+  name = "proxies that would not hear the holder fall silent",
+  hosts = "proxies",
+  any_error_stops = true,
+  run = function(host)
+    if is_silenced(host) then
+      host:systemd({ name = "keepalived", state = "stopped" }, { tags = "system" })
+    end
   end,
 }
 
@@ -92,7 +118,19 @@ play {
     end
 
     if vip.wanted() then
-      cluster.keepalived(host, { "install", "serve", "check" })
+      cluster.keepalived(host, is_silenced(host) and { "install" } or { "install", "serve", "check" })
+    end
+  end,
+}
+
+play {
+  name = "proxies that fell silent hear the holder",
+  hosts = "proxies",
+  serial = 1,
+  any_error_stops = true,
+  run = function(host)
+    if is_silenced(host) then
+      cluster.keepalived(host, { "serve", "check" })
     end
   end,
 }

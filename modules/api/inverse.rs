@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::change::{Change, GroupSpec, MemberKind, Packages, UnitAction, UserSpec, WriteFile};
+use super::change::{Change, GroupSpec, MemberKind, Packages, Record, UnitAction, UserSpec, WriteFile};
 use super::error::ModuleError;
 use super::inspect::{Inspect, UserEntry};
 use super::perform::Irreversible;
@@ -54,7 +54,7 @@ pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Ve
             }
             Ok(undone)
         }
-        Change::Unit { unit, action, timeout, .. } => invert_unit(host, unit, *action, *timeout),
+        Change::Unit { unit, action, record, timeout, .. } => invert_unit(host, unit, *action, record.as_ref(), *timeout),
         Change::ReloadDaemon { .. } => Ok(vec![change.clone()]),
         Change::SetKernelParameter { key, before, after } => {
             Ok(vec![Change::SetKernelParameter { key: key.clone(), before: after.clone(), after: before.clone() }])
@@ -127,9 +127,19 @@ fn nothing_known(kind: EntryKind) -> Entry {
     Entry { kind, attributes, size: 0, mtime: 0, ctime: 0 }
 }
 
-fn invert_unit(host: &dyn Inspect, unit: &str, action: UnitAction, timeout: u64) -> Result<Vec<Change>, Irreversible> {
+fn invert_unit(
+    host: &dyn Inspect,
+    unit: &str,
+    action: UnitAction,
+    record: Option<&Record>,
+    timeout: u64,
+) -> Result<Vec<Change>, Irreversible> {
     let now = host.unit(unit).map_err(|error| Irreversible(error.message))?;
-    let act = |action| Change::Unit { unit: unit.to_owned(), action, reason: "undo".to_owned(), record: None, timeout };
+    let act = |inverse| {
+        // What the unit reads again are the files as they were; a record of the newer ones would hide the next change to them.
+        let record = record.filter(|_| inverse == action).cloned();
+        Change::Unit { unit: unit.to_owned(), action: inverse, reason: "undo".to_owned(), record, timeout }
+    };
     let active = matches!(now.active_state.as_str(), "active" | "reloading" | "activating");
     let enabled = now.unit_file_state.starts_with("enabled");
     Ok(match action {

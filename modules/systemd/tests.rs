@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::api::change::{Change, Recorded};
 use crate::api::conformance::Example;
-use crate::api::fake::{Desk, Fake, apply};
+use crate::api::fake::{Alone, Desk, Fake, apply};
 use crate::api::inspect::{CommandOutput, Unit};
-use crate::api::{AnyModule, Digest, ModuleError};
+use crate::api::{AnyModule, Digest, ModuleError, Perform as _};
 use crate::find;
 
 pub(super) fn examples() -> Vec<Example> {
@@ -298,6 +298,24 @@ fn a_reload_puts_named_paths_into_effect_and_nothing_else() {
     apply(&*module(both.clone()).unwrap(), &mut host).unwrap();
     assert_eq!(host.log(), ["reload app.service"]);
     assert_eq!(proposed(both, &host), [""; 0]);
+}
+
+/// Undone, a reload has the old files read again: they are what the next check compares with.
+#[test]
+fn a_reload_that_was_undone_hides_no_later_change() {
+    let watch = json!({ "name": "app", "state": "started", "reload_on": "/etc/app" });
+    let mut host = running().at(300).file("/etc/app/conf", "new");
+    let changes = module(watch.clone()).unwrap().check(&host).unwrap().changes;
+    let undo: Vec<Change> = changes.iter().flat_map(|change| host.invert(change).unwrap()).collect();
+    apply(&*module(watch.clone()).unwrap(), &mut host).unwrap();
+    let mut host = host.at(400).file("/etc/app/conf", "old");
+    for change in &undo {
+        host.perform(change, &mut Alone).unwrap();
+    }
+    assert_eq!(host.log(), ["reload app.service", "reload app.service"]);
+    assert_eq!(proposed(watch.clone(), &host), [""; 0]);
+    let host = host.at(500).file("/etc/app/conf", "new");
+    assert_eq!(proposed(watch, &host), ["reload (/etc/app/conf changed)"]);
 }
 
 #[test]

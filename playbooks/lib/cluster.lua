@@ -151,7 +151,7 @@ function cluster.keepalived(host, steps)
       table.insert(peers, { address = other.vars.address, priority = other.vars.priority })
     end
   end
-  host:role("keepalived", { peers = peers, steps = steps })
+  return host:role("keepalived", { peers = peers, steps = steps })
 end
 
 -- Gives a master some steps of kube-controller-manager and kube-scheduler.

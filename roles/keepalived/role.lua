@@ -1,5 +1,14 @@
 -- An address that moves between proxies: keepalived with a check of the proxy's port, as document 001 sets it up in 4.3.
 
+-- Says `same` when a configuration file has these settings, on which proxies have to agree to hear each other, `other` when it has
+-- other ones, nothing when there is none. The password comes by the environment.
+local agrees = [[
+[ -f "$1" ] || exit 0
+found=$(awk '$1 ~ /^(virtual_router_id|advert_int|auth_pass)$/ { print $1, $2 } $1 == "unicast_peer" { print $1 }' "$1" | sort)
+wanted=$(printf '%s\n' "virtual_router_id $2" "advert_int $3" ${PASSWORD:+"auth_pass $PASSWORD"} $4 | sort)
+[ "$found" = "$wanted" ] && echo same || echo other
+]]
+
 return {
   summary = "keepalived: one address that the proxies hold in turn",
 
@@ -35,8 +44,9 @@ return {
     steps = {
       type = "list",
       default = { "configure", "install", "serve", "check" },
-      items = { type = "string", choices = { "configure", "install", "serve", "check" } },
-      doc = "What is done: `configure` writes files, `install` installs the package, `serve` runs the service, `check` looks whether it runs.",
+      items = { type = "string", choices = { "agrees", "configure", "install", "serve", "check" } },
+      doc = "What is done: `configure` writes files, `install` installs the package, `serve` runs the service, `check` looks whether it runs. "
+        .. "`agrees`, by itself, returns whether a service that runs hears announcements of this configuration; nil when none runs.",
     },
     timeout = { type = "integer", default = 30, doc = "Seconds within which the service has to run." },
   },
@@ -47,6 +57,26 @@ return {
       steps[step] = true
     end
     local conf, check = p.conf_folder .. "/keepalived.conf", p.conf_folder .. "/check_port.sh"
+
+    if steps.agrees then
+      local unit = host:systemd(
+        { name = "keepalived", state = "started", reload_on = { conf }, only_look = true },
+        { name = "does keepalived run with today's files?", tags = "system" }
+      )
+      if unit.skipped or unit.state ~= "active" then
+        return nil
+      end
+      local seen = host:command({
+        command = {
+          "sh", "-s", "--", conf, string.format("%d", p.virtual_router_id), string.format("%d", p.advert_int), p.unicast and "unicast_peer" or "",
+        },
+        stdin = agrees,
+        env = { PASSWORD = p.auth_pass },
+        reads_only = true,
+      }, { name = "do proxies hear each other when they have different files?", tags = "system" })
+      -- What a file says that has not been read yet is not what is announced.
+      return unit.pending == nil and seen.stdout == "same\n"
+    end
 
     if steps.configure then
       host:copy({ src = "check_port.sh", dest = check, mode = "0755", parents = true })

@@ -39,6 +39,7 @@ fn the_address_moves_in_time_and_back_only_when_it_may() {
     the_drill_moves_it_and_proves_that_it_stays(&lab, &watch);
     a_drained_master_keeps_its_connections_and_gets_no_new_ones(&lab);
     a_change_of_the_files_moves_nothing(&lab, &watch);
+    a_new_password_makes_no_second_holder(&lab, &watch);
     let on_it = |script: &'static str| move |lab: &Lab| drop(sh(lab, PREFERRED, script));
     it_moves_once_and_stays(&lab, &watch, "nginx is stopped", on_it("systemctl stop nginx"), on_it("systemctl start nginx"));
     it_moves_once_and_stays(&lab, &watch, "the network is cut", |lab| cable(lab, "down"), |lab| cable(lab, "up"));
@@ -249,6 +250,19 @@ fn a_change_of_the_files_moves_nothing(lab: &Lab, watch: &Watch) {
     assert_eq!(processes(), before);
     watch.stayed(since, PREFERRED);
     assert!(watch.outage(since) < Duration::from_secs(2), "{:?}", watch.outage(since));
+}
+
+/// Proxies with different passwords do not hear each other, and each would take the address.
+fn a_new_password_makes_no_second_holder(lab: &Lab, watch: &Watch) {
+    let since = Instant::now();
+    let changed = lab.play_book("playbooks/proxy.lua", &["-e", "auth_pass=moonbeam"]).summary();
+    let of_keepalived = |what: &str| changed.iter().filter(|change| change.contains(what) && change.contains("keepalived.service")).count();
+    assert_eq!((of_keepalived("stop"), of_keepalived("reload"), of_keepalived("start")), (1, 1, 1), "{changed:?}");
+    lab.play_book("playbooks/proxy.lua", &["-e", "auth_pass=moonbeam"]).nothing_to_do_on(&PROXIES);
+    lab.play_book("playbooks/proxy.lua", &[]);
+    // A proxy that hears nobody takes the address after less than four seconds.
+    std::thread::sleep(Duration::from_secs(5));
+    watch.stayed(since, PREFERRED);
 }
 
 #[expect(clippy::print_stdout, reason = "what was measured is to be read")]
