@@ -144,12 +144,30 @@ pub struct Connection {
     /// Seconds to connect and log in
     #[arg(short = 'T', long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub timeout: Option<u64>,
-    /// How many hosts connect or compute at a time
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub forks: Option<u32>,
+    /// How many hosts connect at a time: a number, or `auto`, by processors, round trips and open files
+    #[arg(short, long, value_name = "N")]
+    pub forks: Option<Forks>,
     /// A folder with the agents that are sent to hosts
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub agent_dir: Option<PathBuf>,
+}
+
+/// `--forks`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forks {
+    Auto,
+    Number(u32),
+}
+
+impl std::str::FromStr for Forks {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            number => number.parse().ok().filter(|number| *number > 0).map(Self::Number).ok_or("it is `auto` or a number above 0"),
+        }
+    }
 }
 
 /// `--host-keys`

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cli::{self, Policy};
+use crate::cli::{self, Forks, Policy};
 use crate::diagnostic::{Diagnostic, Place, Result};
 use crate::inventory::{Defaults, Host, Inventory, Settings, Sources, Variable, Variables, read_variables};
 use crate::lab;
@@ -40,8 +40,8 @@ pub struct Hosts {
     pub limit: Option<String>,
     /// What holds for hosts whose variables do not say otherwise.
     pub defaults: Defaults,
-    /// How many hosts connect or compute at a time.
-    pub forks: usize,
+    /// How many hosts connect at a time; `None` is for kplay to decide.
+    pub forks: Option<usize>,
     /// Where agents are looked for first.
     pub agent_folder: Option<PathBuf>,
     /// How long an inventory program may take.
@@ -131,16 +131,17 @@ impl Hosts {
             become_user: become_user(connection),
             become_password: connection.ask_become_pass.then(|| crate::vault::ask("password of sudo: ")).transpose()?,
         };
-        let forks = match connection.forks {
-            Some(forks) => u64::from(forks),
-            None => number(environment, "KPLAY_FORKS")?.unwrap_or_else(default_forks),
+        let forks = match (connection.forks, environment.get("KPLAY_FORKS").map(String::as_str)) {
+            (Some(Forks::Auto), _) | (None, Some("auto")) => None,
+            (Some(Forks::Number(forks)), _) => Some(u64::from(forks)),
+            (None, _) => number(environment, "KPLAY_FORKS")?,
         };
         Ok(Self {
             inventories,
             extra,
             limit: hosts.limit.as_deref().map(|limit| read_limit(limit, &state)).transpose()?,
             defaults,
-            forks: usize::try_from(forks).unwrap_or(usize::MAX),
+            forks: forks.map(|forks| usize::try_from(forks).unwrap_or(usize::MAX)),
             agent_folder: connection.agent_dir.clone().or_else(|| environment.get("KPLAY_AGENT_DIR").map(PathBuf::from)),
             inventory_timeout: Duration::from_secs(number(environment, "KPLAY_INVENTORY_TIMEOUT")?.unwrap_or(60)),
             vault: Vault::new(vault_keys(hosts.vault_password_file.as_deref(), &hosts.vault_identity, environment)),
@@ -238,11 +239,6 @@ fn state_folder(environment: &Environment) -> PathBuf {
         .or_else(|| set("XDG_STATE_HOME").map(|folder| folder.join("kplay")))
         .or_else(|| set("HOME").map(|folder| folder.join(".local/state/kplay")))
         .unwrap_or_else(|| PathBuf::from("/var/lib/kplay/controller"))
-}
-
-/// Connecting is waiting more than computing, so that more hosts than processors pay off.
-fn default_forks() -> u64 {
-    std::thread::available_parallelism().map_or(16, |count| (count.get() as u64 * 8).clamp(16, 128))
 }
 
 fn become_user(connection: &cli::Connection) -> Option<String> {

@@ -10,18 +10,18 @@ use crate::config::{Hosts, Mode};
 use crate::diagnostic::{Diagnostic, Result};
 use crate::inventory::{Host, Inventory};
 use crate::report::printer::Printer;
-use crate::schedule::{Greeting, HostId, Sessions};
+use crate::schedule::{Forks, Greeting, HostId, Sessions};
 use crate::transport::{self, Agents, Target};
 use crate::vault;
 
-/// Prepares conversations for a new run; returns them and its name. Ctrl-C is listened to from here on.
-pub fn sessions(hosts: &Hosts, mode: Mode) -> Result<(Sessions, String)> {
+/// Prepares conversations with these hosts for a new run; returns them and its name. Ctrl-C is listened to from here on.
+pub fn sessions<'a>(hosts: &Hosts, mode: Mode, targets: impl Iterator<Item = &'a Arc<Target>>) -> Result<(Sessions, String)> {
     // Without a terminal nobody is asked, and the key counts as one that cannot be used.
     transport::ask_passphrases_with(Box::new(|key| vault::ask(&format!("passphrase of `{}`: ", key.display())).ok()));
     let run = run_name()?;
     let agents = Agents::locate(hosts.agent_folder.as_deref())?;
     let greeting = Greeting { run: run.clone(), by: operator(), check: mode.check, diff: mode.diff };
-    let sessions = Sessions::new(agents, greeting, hosts.forks)?;
+    let sessions = Sessions::new(agents, greeting, Forks::decide(hosts.forks, targets)?)?;
     sessions.listen_for_interrupts()?;
     Ok((sessions, run))
 }

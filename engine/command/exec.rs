@@ -39,8 +39,9 @@ pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -
         tasks,
         done: HashSet::new(),
     };
-    let (sessions, run) = contact::sessions(&hosts, Mode::default())?;
     let targets = contact::all_targets(&hosts, &inventory)?;
+    let reached = planner.plays.iter().flat_map(|play| &play.hosts).filter_map(|host| targets.get(*host));
+    let (sessions, run) = contact::sessions(&hosts, Mode::default(), reached)?;
     secrets.add(targets.iter().flat_map(|target| target.become_password.iter().chain(&target.password)));
     let settings = Settings { run, playbook: "exec".to_owned(), check: false, exit_code: false, targets };
     let supply = Supply::new(Arc::new(Blobs::default()), Arc::new(|_, _| Err(Diagnostic::host("a bare command asks for no certificate"))));

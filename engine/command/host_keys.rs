@@ -2,12 +2,15 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use crate::cli::{self, HostKeysAction};
 use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Kind, Result, exit_code};
 use crate::report::printer::Printer;
+use crate::schedule::Forks;
 use crate::transport::{SeenKey, look_at_key};
 
 /// Does what is asked; the exit code tells whether every host showed a key that is known now.
@@ -20,10 +23,11 @@ pub fn run(arguments: &cli::HostKeys, environment: &Environment, printer: Printe
     if chosen.is_empty() {
         return Err(Diagnostic::user(format!("the pattern `{pattern}` selects no host")));
     }
-    let targets: Vec<_> = hosts.settings(&inventory, chosen)?.into_iter().map(|settings| settings.target).collect();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(hosts.forks).build();
+    let targets: Vec<_> = hosts.settings(&inventory, chosen)?.into_iter().map(|settings| Arc::new(settings.target)).collect();
+    let forks = Forks::decide(hosts.forks, targets.iter())?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(forks.number(None)).build();
     let pool = pool.map_err(|error| Diagnostic::internal(format!("cannot start threads: {error}")))?;
-    let answers: Vec<Result<Option<SeenKey>>> = pool.install(|| targets.par_iter().map(look_at_key).collect());
+    let answers: Vec<Result<Option<SeenKey>>> = pool.install(|| targets.par_iter().map(|target| look_at_key(target)).collect());
 
     let mut code = exit_code::DONE;
     let mut new = Vec::new();

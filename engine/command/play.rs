@@ -1,5 +1,6 @@
 //! `kplay PLAYBOOK`: the whole pipeline, from what was typed to the recap.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use crate::diagnostic::{Result, exit_code};
 use crate::inventory::Inventory;
 use crate::lua::{Options, Program};
 use crate::pki::{Authorities, AuthorityOptions};
+use crate::plan::Planner;
 use crate::report::printer::Printer;
 use crate::report::{Lookup, Reporters};
 use crate::schedule::{Run, Settings, Supply};
@@ -42,8 +44,10 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
         None => {}
     }
 
-    let (sessions, run) = contact::sessions(&play.hosts, play.mode)?;
     let targets = contact::all_targets(&play.hosts, &inventory)?;
+    let reached: BTreeSet<usize> = program.plays().iter().flat_map(|play| play.hosts.iter().copied()).collect();
+    let reached = reached.into_iter().filter_map(|host| targets.get(host));
+    let (sessions, run) = contact::sessions(&play.hosts, play.mode, reached)?;
     secrets.add(targets.iter().flat_map(|target| target.become_password.iter().chain(&target.password)));
     let contents = Arc::clone(&blobs);
     let lookup: Lookup = Arc::new(move |digest| contents.text(digest, DIFF_LIMIT));

@@ -17,7 +17,7 @@ use crate::schedule::{Answer, Next, ask};
 pub fn run(arguments: &cli::Runs, environment: &Environment, printer: Printer) -> Result<u8> {
     let hosts = Hosts::new(&arguments.hosts, &arguments.connection, environment)?;
     let (_, chosen) = contact::select(&hosts, &arguments.pattern, printer)?;
-    let (mut sessions, _) = contact::sessions(&hosts, Mode { check: true, ..Mode::default() })?;
+    let (mut sessions, _) = contact::sessions(&hosts, Mode { check: true, ..Mode::default() }, chosen.iter().map(|(_, target)| target))?;
     let names: BTreeMap<usize, &str> = chosen.iter().map(|(number, target)| (*number, target.name.as_str())).collect();
     let mut runs: BTreeMap<String, Vec<(String, RunEntry)>> = BTreeMap::new();
     let mut lost = false;

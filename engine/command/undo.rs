@@ -22,7 +22,7 @@ pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -
     let mode = Mode::new(&arguments.mode);
     let (inventory, chosen) = contact::select(&hosts, "all", printer)?;
     let names: BTreeMap<usize, String> = chosen.iter().map(|(number, target)| (*number, target.name.clone())).collect();
-    let (mut sessions, run) = contact::sessions(&hosts, mode)?;
+    let (mut sessions, run) = contact::sessions(&hosts, mode, chosen.iter().map(|(_, target)| target))?;
     let secrets = Secrets::default();
     secrets.add(inventory.secrets());
     // What comes back to a host lies on that host; the controller holds none of it.

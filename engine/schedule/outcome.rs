@@ -49,7 +49,7 @@ impl Run<'_> {
                 // Taken, not read: one signature a task.
                 let wanted = self.host(id).in_flight.get_mut(&task).and_then(|task| task.signature.take());
                 let wanted = wanted.ok_or_else(|| "this host has no pending task that may ask for a certificate".to_owned());
-                self.supply.sign(self.sessions.pool(), &self.sessions.outbox(), id, task, wanted, request);
+                self.supply.sign(self.sessions.workers(), &self.sessions.outbox(), id, task, wanted, request);
             }
             ToController::Fetched { task, bytes, last } => {
                 let dest = self.host(id).in_flight.get(&task).and_then(|task| task.delivers.clone());

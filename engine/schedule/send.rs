@@ -1,8 +1,7 @@
 //! Sends contents to hosts: part by part, no faster than the host takes them, deflated where the link is what it waits for.
 
-use std::collections::VecDeque;
 use std::io::{Read, SeekFrom, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
@@ -13,6 +12,7 @@ use kplay_modules::api::error::plain;
 
 use super::session::HostId;
 use super::supply::say;
+use super::workers::Workers;
 use crate::blobs::{Blobs, Content};
 use crate::transport::PollLoop;
 
@@ -31,26 +31,26 @@ const DEFLATED: u64 = 40 << 20;
 /// Parts that go as they are after one that deflating has not made smaller.
 const PAUSE: usize = 16;
 
-/// Who sends large contents, and which of them wait.
-#[derive(Default)]
+/// Who sends large contents.
+#[derive(Clone)]
 pub(super) struct Senders {
-    state: Mutex<State>,
+    workers: Workers,
 }
 
-#[derive(Default)]
-struct State {
-    at_work: usize,
-    waiting: VecDeque<Box<dyn FnOnce() + Send>>,
+impl Default for Senders {
+    fn default() -> Self {
+        Self { workers: Workers::new("send", SENDERS) }
+    }
 }
 
 impl Senders {
     /// Sends a content, or what follows its beginning; in the background when it is large.
-    pub fn send(self: &Arc<Self>, blobs: &Arc<Blobs>, outbox: &Arc<PollLoop>, host: HostId, digest: Digest, kept: Option<Beginning>) {
+    pub fn send(&self, blobs: &Arc<Blobs>, outbox: &Arc<PollLoop>, host: HostId, digest: Digest, kept: Option<Beginning>) {
         if blobs.blob(&digest).is_none_or(|blob| blob.size <= SMALL) {
             return self.answer(blobs, outbox, host, digest, None);
         }
-        let (senders, blobs, outbox) = (Arc::clone(self), Arc::clone(blobs), Arc::clone(outbox));
-        self.in_turn(Box::new(move || senders.answer(&blobs, &outbox, host, digest, kept)));
+        let (senders, blobs, outbox) = (self.clone(), Arc::clone(blobs), Arc::clone(outbox));
+        self.workers.spawn(move || senders.answer(&blobs, &outbox, host, digest, kept));
     }
 
     fn answer(&self, blobs: &Blobs, outbox: &PollLoop, host: HostId, digest: Digest, kept: Option<Beginning>) {
@@ -59,30 +59,9 @@ impl Senders {
         }
     }
 
-    /// Does the work on a thread of its own, or after others when there are enough.
-    fn in_turn(self: &Arc<Self>, work: Box<dyn FnOnce() + Send>) {
-        let mut state = self.lock();
-        if state.at_work >= SENDERS {
-            state.waiting.push_back(work);
-            return;
-        }
-        state.at_work += 1;
-        drop(state);
-        let senders = Arc::clone(self);
-        std::thread::spawn(move || {
-            let mut work = Some(work);
-            while let Some(next) = work.take() {
-                next();
-                let mut state = senders.lock();
-                work = state.waiting.pop_front();
-                state.at_work -= usize::from(work.is_none());
-            }
-        });
-    }
-
     /// Returns how much may wait for one host.
     fn room(&self) -> usize {
-        (QUEUES / self.lock().at_work.max(1)).clamp(PART, QUEUE)
+        (QUEUES / self.workers.at_work().max(1)).clamp(PART, QUEUE)
     }
 
     /// Sends a content part by part and waits whenever the host's queue is full.
@@ -119,10 +98,6 @@ impl Senders {
             offset += size;
             part = next;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

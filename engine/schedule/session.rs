@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use kplay_modules::agent::wire::{self, Hello, ToAgent, ToController, VERSION};
 use kplay_modules::api::Facts;
 
+use super::forks::Forks;
+use super::workers::Workers;
 use crate::diagnostic::{Diagnostic, Result};
 use crate::transport::{self, Agents, Arrival, Connected, PollLoop, Target};
 
@@ -90,7 +92,13 @@ enum Stage {
 pub struct Sessions {
     agents: Arc<Agents>,
     greeting: Greeting,
-    pool: rayon::ThreadPool,
+    forks: Forks,
+    /// Round trip to the hosts that are connected, on the average of the last ones.
+    latency: Option<Duration>,
+    /// Who connects hosts.
+    connecting: Workers,
+    /// Who computes.
+    workers: Workers,
     poll: Arc<PollLoop>,
     sender: Sender<Signal>,
     receiver: Receiver<Signal>,
@@ -99,19 +107,17 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    /// Creates a run without conversations; at most `forks` hosts connect at a time.
-    pub fn new(agents: Agents, greeting: Greeting, forks: usize) -> Result<Self> {
+    /// Creates a run without conversations.
+    pub fn new(agents: Agents, greeting: Greeting, forks: Forks) -> Result<Self> {
         let (sender, receiver) = channel();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(forks.max(1))
-            .thread_name(|number| format!("fork-{number}"))
-            .build()
-            .map_err(|error| Diagnostic::internal(format!("cannot start {forks} threads: {error}")).hint("lower `--forks`"))?;
         let poll = PollLoop::spawn(sender.clone()).map_err(|error| Diagnostic::internal(format!("cannot start the poll loop: {error}")))?;
         Ok(Self {
             agents: Arc::new(agents),
             greeting,
-            pool,
+            forks,
+            latency: None,
+            connecting: Workers::new("fork", forks.number(None)),
+            workers: Workers::new("sign", std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
             poll: Arc::new(poll),
             sender,
             receiver,
@@ -142,7 +148,7 @@ impl Sessions {
         self.stages.insert(host, Stage::Connecting { since: Instant::now() });
         self.targets.insert(host, Arc::clone(target));
         let (sender, agents, target) = (self.sender.clone(), Arc::clone(&self.agents), Arc::clone(target));
-        self.pool.spawn(move || {
+        self.connecting.spawn(move || {
             let connected = transport::connect(&target, &agents);
             // The run may be over already; then nobody waits for this host.
             let _ = sender.send(Signal::Connected(host, connected));
@@ -171,9 +177,9 @@ impl Sessions {
         Arc::clone(&self.poll)
     }
 
-    /// Returns the threads that connect and compute.
-    pub fn pool(&self) -> &rayon::ThreadPool {
-        &self.pool
+    /// Returns the threads that compute.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
     }
 
     /// Waits for the next happening; `None` when `patience` is over.
@@ -222,6 +228,11 @@ impl Sessions {
             Some(Stage::Connecting { since }) => *since,
             _ => return None,
         };
+        if let Some(latest) = connected.latency {
+            let latency = self.latency.map_or(latest, |latency| (latency * 3 + latest) / 4);
+            self.latency = Some(latency);
+            self.connecting.allow(self.forks.number(Some(latency)));
+        }
         let target = self.targets.get(&host)?;
         let hello = Hello {
             version: VERSION.to_owned(),

@@ -14,6 +14,7 @@ use tempfile::NamedTempFile;
 
 use super::send::Senders;
 use super::session::HostId;
+use super::workers::Workers;
 use crate::blobs::Blobs;
 use crate::diagnostic::{Diagnostic, Result};
 use crate::transport::PollLoop;
@@ -25,14 +26,14 @@ pub type Signer = dyn Fn(&SignatureRequest, &[u8]) -> Result<String> + Send + Sy
 pub struct Supply {
     blobs: Arc<Blobs>,
     signer: Arc<Signer>,
-    senders: Arc<Senders>,
+    senders: Senders,
     arriving: HashMap<(HostId, u32), (NamedTempFile, PathBuf)>,
 }
 
 impl Supply {
     /// Creates a supply of these contents; `signer` signs.
     pub fn new(blobs: Arc<Blobs>, signer: Arc<Signer>) -> Self {
-        Self { blobs, signer, senders: Arc::default(), arriving: HashMap::new() }
+        Self { blobs, signer, senders: Senders::default(), arriving: HashMap::new() }
     }
 
     /// Sends a content, or what follows the beginning that the host says it has. The caller has made sure that it may have it.
@@ -45,10 +46,10 @@ impl Supply {
         say(outbox, host, &ToAgent::NoBlob { digest, message: "no task of this host names that content".to_owned() });
     }
 
-    /// Signs on a thread of the pool and sends the certificate, or why there is none.
+    /// Signs on another thread and sends the certificate, or why there is none.
     pub fn sign(
         &self,
-        pool: &rayon::ThreadPool,
+        workers: &Workers,
         outbox: &Arc<PollLoop>,
         host: HostId,
         task: u32,
@@ -56,7 +57,7 @@ impl Supply {
         request: Vec<u8>,
     ) {
         let (signer, outbox) = (Arc::clone(&self.signer), Arc::clone(outbox));
-        pool.spawn(move || {
+        workers.spawn(move || {
             let certificate = wanted.and_then(|wanted| signer(&wanted, &request).map_err(|error| error.message));
             say(&outbox, host, &ToAgent::Signed { task, certificate });
         });

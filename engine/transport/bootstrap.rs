@@ -54,7 +54,7 @@ pub(super) fn run(link: Box<dyn Link>, marker: &Marker, agents: &Agents, timeout
     let mut agent_sent = false;
     loop {
         match session.next_line()? {
-            Line::Started => return Ok(Connected { link: session.link, early: session.output, agent_sent }),
+            Line::Started => return Ok(Connected { link: session.link, early: session.output, agent_sent, latency: None }),
             Line::Need { digest, gzip } => {
                 let Some(agent) = agents.by_digest(&digest)? else {
                     return Err(session.fail(format!("the host asks for an agent `{digest}` that it was not told of")));

@@ -154,6 +154,8 @@ pub struct Connected {
     pub early: Vec<u8>,
     /// Whether the agent had to be sent.
     pub agent_sent: bool,
+    /// Round trip to the host, where a connection of our own has measured it.
+    pub latency: Option<Duration>,
 }
 
 #[cfg(test)]

@@ -36,8 +36,9 @@ pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
     let client = Client::open(target, &settings, deadline)?;
     let user = settings.user.clone().unwrap_or_else(ssh_config::local_user);
     auth::authenticate(&client, &user, target, &settings)?;
+    let latency = client.latency;
     let link = client.start(&command)?;
-    bootstrap::run(Box::new(link), &marker, agents, target.timeout)
+    Ok(Connected { latency, ..bootstrap::run(Box::new(link), &marker, agents, target.timeout)? })
 }
 
 /// Returns where a target is, after ssh_config.
@@ -87,6 +88,8 @@ pub(super) struct Client {
     /// The process that carries the connection, when it goes through other hosts.
     carrier: Option<Child>,
     deadline: Instant,
+    /// Round trip to the host, when there is nothing in between.
+    latency: Option<Duration>,
     /// Whether a link has taken over.
     handed_over: bool,
 }
@@ -109,14 +112,16 @@ impl Client {
     fn shake_hands(target: &Target, settings: &Settings, known: &[String], deadline: Instant) -> Result<Self> {
         let address = &address(target, settings);
         let route = proxy::Route::of(target, settings);
+        let since = Instant::now();
         let (socket, carrier) = match &route {
             Some(route) => proxy::open(route, target, address, deadline)?,
             None => (OwnedFd::from(dial::tcp(address, deadline)?), None),
         };
+        let latency = carrier.is_none().then(|| since.elapsed());
         let internal = |error: ssh2::Error| Diagnostic::internal(format!("libssh2 cannot be set up: {error}"));
         let socket = Arc::new(socket);
         let session = Session::new().map_err(internal)?;
-        let mut client = Self { session, socket, carrier, deadline, handed_over: false };
+        let mut client = Self { session, socket, carrier, deadline, latency, handed_over: false };
         algorithms::prefer(&client.session, settings, known).map_err(internal)?;
         client.session.set_tcp_stream(Arc::clone(&client.socket));
         client.session.set_blocking(false);

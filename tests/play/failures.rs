@@ -1,8 +1,10 @@
 //! Hosts that fail or cannot be reached: the others go on, the play ends when its policy says so, the exit code tells.
 
+use std::process::Command;
+
 use crate::hosts;
 use crate::support::agents::real_agent_folder;
-use crate::support::kplay::Kplay;
+use crate::support::kplay::{KPLAY, Kplay, Ran};
 
 const FAILS_ON_A: &str = r#"
     play { name = "fails", hosts = "all", POLICY run = function(host)
@@ -119,4 +121,33 @@ fn an_agent_of_another_build_is_said_to_be_one() {
         .stdout_has("the agent is of another build than this kplay: it speaks protocol 0123456789abcdef, kplay ")
         .stdout_has("hint: build both from the same sources and put the new `kplay-agent-*` beside `kplay`")
         .run();
+}
+
+/// Starts a command line under a limit of open files.
+#[track_caller]
+fn limited(ran: &Ran, ulimit: &str) -> (Option<i32>, String) {
+    let line = format!("{ulimit} && exec {KPLAY} play.lua -i inventory.yaml");
+    let output = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(ran.path(""))
+        .env("KPLAY_AGENT_DIR", real_agent_folder())
+        .env("KPLAY_STATE", ran.path("state"))
+        .output()
+        .unwrap();
+    (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+}
+
+#[test]
+fn the_limit_of_open_files_is_raised_as_far_as_hosts_need_or_the_run_refused() {
+    let names: Vec<String> = (1..=12).map(|number| format!("h{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let play = r#"play { hosts = "all", run = function(host) host:file({ path = "/x", state = "directory" }) end }"#;
+    let ran = hosts(&names).playbook(play).args(["--list-hosts"]).any_stdout().run();
+    let (code, output) = limited(&ran, "ulimit -Sn 24 && ulimit -Hn 96");
+    assert_eq!(code, Some(1), "{output}");
+    assert!(output.contains("connections to 12 hosts are 104 open files, and this process may have only 96"), "{output}");
+    assert!(output.contains("--limit"), "{output}");
+    let (code, output) = limited(&ran, "ulimit -Sn 24 && ulimit -Hn 120");
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("12 changed"), "{output}");
 }

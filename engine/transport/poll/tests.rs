@@ -13,7 +13,7 @@ use crate::transport::stream::{FarEnd, StreamLink};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn connected(link: StreamLink) -> Connected {
-    Connected { link: Box::new(link), early: Vec::new(), agent_sent: false }
+    Connected { link: Box::new(link), early: Vec::new(), agent_sent: false, latency: None }
 }
 
 fn start() -> (PollLoop, Receiver<Arrival>, FarEnd) {
@@ -31,7 +31,7 @@ fn messages_go_both_ways_and_early_bytes_count() {
     let (link, mut far) = StreamLink::pair().unwrap();
     let bytes = wire::encode(&ToController::Started { task: 3 }).unwrap();
     let (early, late) = bytes.split_at(3);
-    poll.add(1, Connected { link: Box::new(link), early: early.to_vec(), agent_sent: false });
+    poll.add(1, Connected { link: Box::new(link), early: early.to_vec(), agent_sent: false, latency: None });
     far.stream.write_all(late).unwrap();
     assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(1, ToController::Started { task: 3 }));
 
@@ -192,7 +192,10 @@ fn output_that_reading_errors_took_off_the_socket_is_not_left_behind() {
     let poll = PollLoop::spawn(sender).unwrap();
     let (socket, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
     socket.set_nonblocking(true).unwrap();
-    poll.add(4, Connected { link: Box::new(Hoarder { socket, memory: VecDeque::new() }), early: Vec::new(), agent_sent: false });
+    poll.add(
+        4,
+        Connected { link: Box::new(Hoarder { socket, memory: VecDeque::new() }), early: Vec::new(), agent_sent: false, latency: None },
+    );
     far.write_all(&wire::encode(&ToController::Done { id: 2 }).unwrap()).unwrap();
     assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(4, ToController::Done { id: 2 }));
 }
