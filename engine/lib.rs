@@ -10,6 +10,7 @@ pub mod diagnostic;
 pub mod inventory;
 pub mod lab;
 pub mod lua;
+pub mod outputs;
 pub mod pki;
 pub mod plan;
 pub mod report;

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use kplay_modules::agent::wire;
 use kplay_modules::api::module::SignatureRequest;
 use kplay_modules::api::{Digest, Facts};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Place, Result};
+use crate::outputs::Output;
 use crate::report::event::Level;
 
 /// A `play { … }` table, its pattern resolved.
@@ -122,7 +123,7 @@ pub enum TaskResult {
         /// Whether the agent skipped it (`when` of an earlier result).
         skipped: bool,
         /// Fields of its module.
-        output: Map<String, Value>,
+        output: Output,
     },
     /// It failed. With `ignored`, the playbook reads `failed` and `error`; else the host that asked for it fails.
     Failed {
@@ -131,7 +132,7 @@ pub enum TaskResult {
         /// Whether it was to be ignored.
         ignored: bool,
         /// Fields of its module, as far as there are any.
-        output: Map<String, Value>,
+        output: Output,
     },
     /// Forecast only: it cannot be known.
     Unknown {

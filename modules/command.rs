@@ -17,7 +17,8 @@
 //! With several of these it runs unless all of them say that it has run. With none it runs each time. A command that only looks
 //! is declared `reads_only`: it runs in a forecast too and never counts as a change.
 //!
-//! Results: `stdout`, `stderr`, `code`, and `ran`, which says whether it was needed.
+//! Results: `stdout`, `stderr`, `code`, and `ran`, which says whether it was needed. `stdout` and `stderr` are whole up to 1 MiB each.
+//! Of a longer one, the host leaves out the middle: a line there says how much, `truncated` is true, and the run warns.
 
 pub(crate) mod guards;
 pub(crate) mod words;

@@ -8,7 +8,8 @@
 //! for `command`: prefer that one where no shell is needed. Values put into a script have to be quoted for the shell; handing
 //! them over in `env` needs no quoting.
 //!
-//! Results: `stdout`, `stderr`, `code`, and `ran`, which says whether it was needed.
+//! Results: `stdout`, `stderr`, `code`, and `ran`, which says whether it was needed. `stdout` and `stderr` are whole up to 1 MiB each.
+//! Of a longer one, the host leaves out the middle: a line there says how much, `truncated` is true, and the run warns.
 
 use std::collections::BTreeMap;
 

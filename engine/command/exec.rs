@@ -43,7 +43,7 @@ pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -
     let reached = planner.plays.iter().flat_map(|play| &play.hosts).filter_map(|host| targets.get(*host));
     let (sessions, run) = contact::sessions(&hosts, Mode::default(), reached)?;
     secrets.add(targets.iter().flat_map(|target| target.become_password.iter().chain(&target.password)));
-    let settings = Settings { run, playbook: "exec".to_owned(), check: false, exit_code: false, targets };
+    let settings = Settings { run, playbook: "exec".to_owned(), check: false, exit_code: false, outputs: None, targets };
     let supply = Supply::new(Arc::new(Blobs::default()), Arc::new(|_, _| Err(Diagnostic::host("a bare command asks for no certificate"))));
     let mut outputs = Outputs { printer, secrets: secrets.clone() };
     match Run::new(&mut planner, sessions, supply, &mut outputs, settings).go() {

@@ -10,6 +10,7 @@ use crate::config::{Instead, Play};
 use crate::diagnostic::{Result, exit_code};
 use crate::inventory::Inventory;
 use crate::lua::{Options, Program};
+use crate::outputs::Outputs;
 use crate::pki::{Authorities, AuthorityOptions};
 use crate::plan::Planner;
 use crate::report::printer::Printer;
@@ -54,7 +55,8 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
     let mut reporters = Reporters::new(printer.screen(), play.mode.diff, play.events.as_deref(), &secrets, lookup)?;
     let supply = Supply::new(blobs, Arc::new(move |wanted, request| authorities.sign(wanted, request)));
     let playbook = play.playbook.display().to_string();
-    let settings = Settings { run, playbook, check: play.mode.check, exit_code: play.mode.exit_code, targets };
+    let outputs = Some(Outputs::new(&play.hosts.state, &run, secrets.clone()));
+    let settings = Settings { run, playbook, outputs, check: play.mode.check, exit_code: play.mode.exit_code, targets };
     match Run::new(&mut program, sessions, supply, &mut reporters, settings).go() {
         Ok(end) => {
             play.hosts.remember_failed(&end.failed);

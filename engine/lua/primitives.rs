@@ -245,8 +245,8 @@ fn read(lua: &Lua, shared: &Shared, id: u32, key: &LuaValue) -> mlua::Result<(bo
     let name = task.name.clone();
     let done = |value: LuaValue| Ok((true, value));
     let (changed, failed, skipped, output, error) = match result {
-        TaskResult::Done { changed, skipped, output } => (*changed, false, *skipped, output.clone(), None),
-        TaskResult::Failed { error, ignored: true, output } => (false, true, false, output.clone(), Some(error.message.clone())),
+        TaskResult::Done { changed, skipped, output } => (*changed, false, *skipped, output, None),
+        TaskResult::Failed { error, ignored: true, output } => (false, true, false, output, Some(error.message.clone())),
         TaskResult::Failed { .. } => {
             drop(run);
             let error = Diagnostic::user(format!("`{name}` failed or was not run, so that nothing of its result can be read"));
@@ -259,7 +259,6 @@ fn read(lua: &Lua, shared: &Shared, id: u32, key: &LuaValue) -> mlua::Result<(bo
             return Err(raise_fatal(pointed(lua, shared, error, &key), Fatal::Unknown));
         }
     };
-    drop(run);
     match key.as_str() {
         "changed" => return done(LuaValue::Boolean(changed)),
         "failed" => return done(LuaValue::Boolean(failed)),
@@ -267,21 +266,31 @@ fn read(lua: &Lua, shared: &Shared, id: u32, key: &LuaValue) -> mlua::Result<(bo
         "error" => return done(error.into_lua(lua)?),
         _ => {}
     }
-    if output.get(&key).is_some_and(|value| value == UNKNOWN_FIELD) {
+    let names: Vec<String> = output.names().map(str::to_owned).collect();
+    let value = output.get(&key);
+    drop(run);
+    let value = match value {
+        Ok(value) => value,
+        Err(error) => {
+            let error = Diagnostic::user(format!("`{key}` of `{name}` cannot be read again: {error}"));
+            return Err(raise(pointed(lua, shared, error, &key)));
+        }
+    };
+    if value.as_ref().is_some_and(|value| value == UNKNOWN_FIELD) {
         let error = Diagnostic::user(format!("the forecast cannot know `{key}` of `{name}`"))
             .details(["because it would have run only then".to_owned()]);
         let error = error.hint("the forecast of this host ends here; an apply goes on");
         return Err(raise_fatal(pointed(lua, shared, error, &key), Fatal::Unknown));
     }
-    if let Some(value) = output.get(&key) {
-        return done(to_lua(lua, shared.classes()?, value, &format!("result.{key}"))?);
+    if let Some(value) = value {
+        return done(to_lua(lua, shared.classes()?, &value, &format!("result.{key}"))?);
     }
     let error = if skipped {
         Diagnostic::user(format!("`{name}` was skipped: its result has no `{key}`")).hint("read `.skipped` first")
     } else if failed {
         Diagnostic::user(format!("`{name}` failed: its result has no `{key}`")).hint("read `.failed` first")
     } else {
-        let fields = output.keys().map(String::as_str).chain(RESULT_FIELDS);
+        let fields = names.iter().map(String::as_str).chain(RESULT_FIELDS);
         let all = fields.clone().collect::<Vec<_>>().join(", ");
         suggest(Diagnostic::user(format!("the result of `{name}` has no field `{key}`")), &key, fields)
             .hint(format!("its fields are {all}"))

@@ -20,6 +20,7 @@ use crate::blobs::Blobs;
 use crate::controller::{Local, Services};
 use crate::diagnostic::{Diagnostic, Place, Result};
 use crate::inventory::Inventory;
+use crate::outputs::Output;
 use crate::plan::{Message, PlannedTask, Planner, Play, Step, TaskResult};
 use crate::report::event::Level;
 use crate::secrets::Secrets;
@@ -194,7 +195,7 @@ impl Program {
             let task = &mut run.tasks[id as usize - 1];
             (task.planned, task.deferred) = (None, None);
             let error = Diagnostic::host(format!("`{}` was not run", task.name)).at(task.place.clone());
-            task.result.get_or_insert_with(|| TaskResult::Failed { error, ignored: false, output: serde_json::Map::new() });
+            task.result.get_or_insert_with(|| TaskResult::Failed { error, ignored: false, output: Output::default() });
         }
     }
 

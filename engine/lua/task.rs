@@ -16,6 +16,7 @@ use super::source::{Part, Segment};
 use super::state::{Become, Deferred, PrepareKey, Prepared, RoleFrame, Shared, Task};
 use crate::controller::Preparation;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::outputs::Output;
 use crate::plan::{PlannedTask, TaskResult};
 
 /// Arguments that take results and mean the paths that these manage.
@@ -166,7 +167,7 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
             Err(Unprepared::NeedsFacts) => deferred = Some(Box::new(Deferred { arguments, role, frames: frames.to_vec() })),
         }
     }
-    let result = (skipped.is_some() || !selected).then(|| TaskResult::Done { changed: false, skipped: true, output: Map::new() });
+    let result = (skipped.is_some() || !selected).then(|| TaskResult::Done { changed: false, skipped: true, output: Output::default() });
     let mut run = shared.run.borrow_mut();
     if selected {
         run.queues.entry(host).or_default().push_back(id);

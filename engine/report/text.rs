@@ -242,9 +242,13 @@ impl Narrator {
                 let _ = writeln!(text, "    {} {}", self.style.paint(Paint::Dim, &format!("{stream}|")), printable(line));
             }
             let lines = content.lines().count();
-            if lines > OUTPUT {
-                let _ = writeln!(text, "    … {} more lines", lines - OUTPUT);
-            }
+            // Where a part is left out, it is said in a line of its own how much, and where all of it is.
+            let left_out = content.lines().skip(OUTPUT).find(|line| line.starts_with("[… ") && line.ends_with(" …]"));
+            let _ = match left_out {
+                Some(line) => writeln!(text, "    {}", printable(line)),
+                None if lines > OUTPUT => writeln!(text, "    … {} more lines", lines - OUTPUT),
+                None => Ok(()),
+            };
         }
         text
     }

@@ -11,6 +11,7 @@ mod send;
 mod session;
 mod supply;
 mod undo;
+mod unread;
 mod workers;
 
 pub use ask::{Answer, Next, ask};

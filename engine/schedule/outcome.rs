@@ -8,6 +8,7 @@ use super::run::Run;
 use super::session::HostId;
 use super::supply::Supply;
 use crate::diagnostic::{Diagnostic, Kind};
+use crate::outputs::Output;
 use crate::plan::{PlannedTask, TaskResult};
 use crate::report::event::{Event, Level, TaskFinished};
 
@@ -75,15 +76,18 @@ impl Run<'_> {
 
     fn outcome(&mut self, id: HostId, outcome: Outcome) {
         let Some(task) = self.host(id).in_flight.remove(&outcome.task) else { return };
-        let output: Map<_, _> = serde_json::from_str(&outcome.output).unwrap_or_default();
+        let fields: Map<_, _> = serde_json::from_str(&outcome.output).unwrap_or_default();
+        let host = self.planner.host_name(id).to_owned();
+        let (output, shown_fields) = match &self.outputs {
+            Some(outputs) if !task.wire.sensitive => outputs.keep(&host, task.wire.id, fields),
+            _ => (fields.clone().into(), fields),
+        };
         let error = outcome.failure.map(|failure| self.explain(&task, failure));
         let ignored = task.wire.ignore_errors;
         let result = match (&error, outcome.status) {
             (_, Status::Unknown) => TaskResult::Unknown { because: outcome.because.clone().unwrap_or_default() },
-            (Some(error), _) => TaskResult::Failed { error: error.clone(), ignored, output: output.clone() },
-            (None, status) => {
-                TaskResult::Done { changed: status == Status::Changed, skipped: status == Status::Skipped, output: output.clone() }
-            }
+            (Some(error), _) => TaskResult::Failed { error: error.clone(), ignored, output },
+            (None, status) => TaskResult::Done { changed: status == Status::Changed, skipped: status == Status::Skipped, output },
         };
         let failed = error.is_some() && !ignored;
         let shown = error.clone();
@@ -93,7 +97,7 @@ impl Run<'_> {
             self.undoing.changed_nothing(requester, id, number);
         }
         let report = Outcome { failure: None, ..outcome };
-        let known = output.into_iter().filter(|(_, value)| value != UNKNOWN_FIELD).collect();
+        let known = shown_fields.into_iter().filter(|(_, value)| value != UNKNOWN_FIELD).collect();
         self.finished(task, report, error, known);
         self.planner.finish_task(number, result);
         if failed {
@@ -163,7 +167,7 @@ impl Run<'_> {
         };
         let (number, requester) = (task.wire.id, task.requested_by);
         self.finished(task, outcome, None, Map::new());
-        self.planner.finish_task(number, TaskResult::Done { changed: false, skipped: true, output: Map::new() });
+        self.planner.finish_task(number, TaskResult::Done { changed: false, skipped: true, output: Output::default() });
         self.advance(requester);
     }
 

@@ -12,6 +12,7 @@ use super::session::{Happening, HostId, Sessions};
 use super::supply::Supply;
 use super::undo::Undoing;
 use crate::diagnostic::{Diagnostic, Kind, exit_code};
+use crate::outputs::{Output, Outputs};
 use crate::plan::{Planner, Play, TaskResult};
 use crate::report::event::{Event, Level, Recap, Reporter};
 use crate::transport::Target;
@@ -31,6 +32,8 @@ pub struct Settings {
     pub check: bool,
     /// Whether `--exit-code` was given.
     pub exit_code: bool,
+    /// Where long outputs go; `None` keeps them in memory.
+    pub outputs: Option<Outputs>,
     /// How each host is reached, by number.
     pub targets: Vec<Arc<Target>>,
 }
@@ -50,6 +53,8 @@ pub struct Run<'a> {
     pub(super) sessions: Sessions,
     pub(super) supply: Supply,
     reporter: &'a mut dyn Reporter,
+    /// Where long outputs go.
+    pub(super) outputs: Option<Outputs>,
     /// What is not told yet, since the run may still be refused.
     held: Option<Vec<Event>>,
     settings: Settings,
@@ -76,13 +81,14 @@ impl<'a> Run<'a> {
         sessions: Sessions,
         supply: Supply,
         reporter: &'a mut dyn Reporter,
-        settings: Settings,
+        mut settings: Settings,
     ) -> Self {
         Self {
             planner,
             sessions,
             supply,
             reporter,
+            outputs: settings.outputs.take(),
             held: None,
             settings,
             hosts: BTreeMap::new(),
@@ -340,7 +346,7 @@ impl<'a> Run<'a> {
         });
         for task in tasks.into_iter().filter(|task| task.requested_by != id) {
             let error = Box::new(Diagnostic { place: Some(task.place.clone()), chain: task.chain.clone(), ..error.clone() });
-            self.planner.finish_task(task.wire.id, TaskResult::Failed { error, ignored: false, output: serde_json::Map::new() });
+            self.planner.finish_task(task.wire.id, TaskResult::Failed { error, ignored: false, output: Output::default() });
             self.advance(task.requested_by);
         }
         self.undo_ended(id, true);

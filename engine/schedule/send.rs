@@ -87,7 +87,9 @@ impl Senders {
             let deflated = pace.deflate(&part);
             let (bytes, deflated) = deflated.map_or((part, false), |bytes| (bytes, true));
             let (count, since) = (bytes.len(), Instant::now());
-            if !outbox.wait_for_room(host, self.room()) {
+            // The thread that schedules must not wait for the poll loop, which may be waiting for it.
+            let small = offset == 0 && last && size <= SMALL;
+            if !small && !outbox.wait_for_room(host, self.room()) {
                 return Ok(());
             }
             pace.waited(count, since.elapsed());

@@ -9,6 +9,7 @@ use kplay_modules::agent::wire::{self, Hello, ToAgent, ToController, VERSION};
 use kplay_modules::api::Facts;
 
 use super::forks::Forks;
+use super::unread::Unread;
 use super::workers::Workers;
 use crate::diagnostic::{Diagnostic, Result};
 use crate::transport::{self, Agents, Arrival, Connected, PollLoop, Target};
@@ -75,9 +76,18 @@ enum Signal {
     Interrupted,
 }
 
-impl From<Arrival> for Signal {
-    fn from(arrival: Arrival) -> Self {
-        Self::Arrival(arrival)
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.unread.give_up();
+    }
+}
+
+/// Returns how much of what fills memory is in an arrival.
+fn size(arrival: &Arrival) -> usize {
+    match arrival {
+        Arrival::Message(_, ToController::Outcome(outcome)) => outcome.output.len(),
+        Arrival::Message(_, ToController::Fetched { bytes, .. }) => bytes.len(),
+        _ => 0,
     }
 }
 
@@ -102,6 +112,7 @@ pub struct Sessions {
     poll: Arc<PollLoop>,
     sender: Sender<Signal>,
     receiver: Receiver<Signal>,
+    unread: Arc<Unread>,
     stages: HashMap<HostId, Stage>,
     targets: HashMap<HostId, Arc<Target>>,
 }
@@ -110,7 +121,13 @@ impl Sessions {
     /// Creates a run without conversations.
     pub fn new(agents: Agents, greeting: Greeting, forks: Forks) -> Result<Self> {
         let (sender, receiver) = channel();
-        let poll = PollLoop::spawn(sender.clone()).map_err(|error| Diagnostic::internal(format!("cannot start the poll loop: {error}")))?;
+        let unread = Arc::<Unread>::default();
+        let (arrivals, counted) = (sender.clone(), Arc::clone(&unread));
+        let deliver = move |arrival| {
+            counted.arrives(size(&arrival));
+            arrivals.send(Signal::Arrival(arrival)).is_ok()
+        };
+        let poll = PollLoop::delivering(deliver).map_err(|error| Diagnostic::internal(format!("cannot start the poll loop: {error}")))?;
         Ok(Self {
             agents: Arc::new(agents),
             greeting,
@@ -121,6 +138,7 @@ impl Sessions {
             poll: Arc::new(poll),
             sender,
             receiver,
+            unread,
             stages: HashMap::new(),
             targets: HashMap::new(),
         })
@@ -190,6 +208,9 @@ impl Sessions {
                 Ok(signal) => signal,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
             };
+            if let Signal::Arrival(arrival) = &signal {
+                self.unread.read(size(arrival));
+            }
             let happening = match signal {
                 Signal::Interrupted => Some(Happening::Interrupted),
                 Signal::Connected(host, Ok(connected)) => self.greet(host, connected),

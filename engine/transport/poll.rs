@@ -64,6 +64,11 @@ enum Order {
 impl PollLoop {
     /// Starts the thread. What arrives is sent to `arrivals`, as whatever the receiver makes of it.
     pub fn spawn<M: From<Arrival> + Send + 'static>(arrivals: mpsc::Sender<M>) -> io::Result<Self> {
+        Self::delivering(move |arrival| arrivals.send(arrival.into()).is_ok())
+    }
+
+    /// Starts the thread. What arrives is given to `deliver`, which may hold everything up and says whether anybody still listens.
+    pub fn delivering(deliver: impl Fn(Arrival) -> bool + Send + 'static) -> io::Result<Self> {
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let poller = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&poller, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
@@ -75,7 +80,7 @@ impl PollLoop {
             orders: received,
             hosts: HashMap::new(),
             queued: Arc::clone(&queued),
-            deliver: Box::new(move |arrival| arrivals.send(arrival.into()).is_ok()),
+            deliver: Box::new(deliver),
             unfinished: Vec::new(),
             buffer: vec![0; 64 << 10],
             stopping: false,

@@ -412,10 +412,13 @@ impl Decoder {
                 greeting::familiar(&self.message)?;
                 let decoded = postcard::from_bytes(&self.message).map_err(|_| invalid("a frame holds no message of this protocol"))?;
                 self.message.clear();
+                // A long message leaves its room behind only while it is there: there may be a thousand of these.
+                self.message.shrink_to(FRAME);
                 break Some(decoded);
             }
         };
         self.pending.drain(..used);
+        self.pending.shrink_to(FRAME * 2);
         Ok(result)
     }
 }

@@ -211,6 +211,7 @@ fn result(output: Option<&CommandOutput>, ran: bool) -> Proposal {
     Proposal::default()
         .with("ran", ran)
         .with("code", output.and_then(|output| output.code).map_or(Value::Null, Value::from))
+        .with("truncated", output.is_some_and(|output| output.truncated))
         .with("stdout", output.map(|output| output.stdout.as_str()).unwrap_or_default())
         .with("stderr", output.map(|output| output.stderr.as_str()).unwrap_or_default())
 }

@@ -11,6 +11,7 @@ mod failures;
 mod faults;
 mod flow;
 mod mistakes;
+mod outputs;
 mod proxies;
 mod roles;
 mod secrets;

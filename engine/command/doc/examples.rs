@@ -124,7 +124,7 @@ fn perform(task: &PlannedTask, host: &mut Fake, upstream: &mut Controller<'_>) -
     if !proposal.repeating {
         assert_eq!(module.check(host)?.changes, [], "{} proposes again", task.wire.name);
     }
-    Ok(TaskResult::Done { changed: !proposal.changes.is_empty(), skipped: false, output: proposal.output })
+    Ok(TaskResult::Done { changed: !proposal.changes.is_empty(), skipped: false, output: proposal.output.into() })
 }
 
 #[test]

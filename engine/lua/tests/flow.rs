@@ -121,7 +121,7 @@ fn an_ignored_failure_can_be_read() {
     let log = book.play(|task| TaskResult::Failed {
         error: Diagnostic::host("exit code 3"),
         ignored: task.wire.ignore_errors,
-        output: json!({ "code": 3 }).as_object().cloned().unwrap(),
+        output: json!({ "code": 3 }).as_object().cloned().unwrap().into(),
     });
     assert_eq!(log[2], "say: true exit code 3 3");
 }

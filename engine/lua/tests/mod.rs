@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use kplay_modules::api::fake::Fake;
 use kplay_modules::api::{Checksum, Digest, Facts, Inspect as _, ModuleError};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{Options, Program};
 use crate::blobs::Blobs;
 use crate::controller::Services;
 use crate::diagnostic::{self, Diagnostic, Result};
 use crate::inventory::{Decrypt, Inventory, Sources};
+use crate::outputs::Output;
 use crate::plan::{PlannedTask, Planner, Step, TaskResult};
 use crate::secrets::Secrets;
 
@@ -133,19 +134,19 @@ impl Book {
 }
 
 pub(super) fn changed() -> TaskResult {
-    TaskResult::Done { changed: true, skipped: false, output: Map::new() }
+    TaskResult::Done { changed: true, skipped: false, output: Output::default() }
 }
 
 pub(super) fn unchanged() -> TaskResult {
-    TaskResult::Done { changed: false, skipped: false, output: Map::new() }
+    TaskResult::Done { changed: false, skipped: false, output: Output::default() }
 }
 
 pub(super) fn output(fields: &Value) -> TaskResult {
-    TaskResult::Done { changed: true, skipped: false, output: fields.as_object().cloned().unwrap() }
+    TaskResult::Done { changed: true, skipped: false, output: fields.as_object().cloned().unwrap().into() }
 }
 
 pub(super) fn failed(message: &str) -> TaskResult {
-    TaskResult::Failed { error: Diagnostic::host(message), ignored: false, output: Map::new() }
+    TaskResult::Failed { error: Diagnostic::host(message), ignored: false, output: Output::default() }
 }
 
 /// The least scheduler that keeps the rules: all hosts planned first, queues sent whole, a host resumed when it is ready.

@@ -58,7 +58,7 @@ impl<H: Perform> Session<'_, H> {
         let reports = proposal.changes.iter().map(|change| report(&**forecast, change, manner)).collect();
         let mut progress = Progress::of(&proposal, reports);
         if proposal.changes.iter().any(|change| matches!(change, Change::Run(_))) {
-            for field in ["code", "stdout", "stderr"] {
+            for field in ["code", "truncated", "stdout", "stderr"] {
                 progress.output.insert(field.to_owned(), UNKNOWN_FIELD.into());
             }
         }

@@ -72,6 +72,7 @@ pub(super) fn skipped(task: &Task, because: &str) -> Outcome {
 /// Puts a command's ending into the fields that the playbook may read.
 pub(super) fn take_output(fields: &mut Map<String, Value>, output: &CommandOutput) {
     fields.insert("code".to_owned(), output.code.map_or(Value::Null, Value::from));
+    fields.insert("truncated".to_owned(), output.truncated.into());
     fields.insert("stdout".to_owned(), output.stdout.clone().into());
     fields.insert("stderr".to_owned(), output.stderr.clone().into());
 }

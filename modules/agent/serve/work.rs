@@ -220,6 +220,9 @@ impl<H: Perform> Session<'_, H> {
         let judged = changed.and_then(|ran| {
             if let Some((_, output)) = &ran {
                 take_output(&mut progress.output, output);
+                if output.truncated {
+                    progress.warnings.push("it printed more than 1 MiB: the middle of that is left out of the result".to_owned());
+                }
             }
             judge(task, ran.as_ref().map(|(run, output)| (*run, output)), &progress.output)?;
             if !proposal.changes.is_empty() && !proposal.repeating {
