@@ -19,7 +19,7 @@ pub fn sessions<'a>(hosts: &Hosts, mode: Mode, targets: impl Iterator<Item = &'a
     // Without a terminal nobody is asked, and the key counts as one that cannot be used.
     transport::ask_passphrases_with(Box::new(|key| vault::ask(&format!("passphrase of `{}`: ", key.display())).ok()));
     let run = run_name()?;
-    let agents = Agents::locate(hosts.agent_folder.as_deref())?;
+    let agents = Agents::locate(hosts.agent_folder.as_deref())?.remembering_in(hosts.state.join("agents"));
     let greeting = Greeting { run: run.clone(), by: operator(), check: mode.check, diff: mode.diff };
     let sessions = Sessions::new(agents, greeting, Forks::decide(hosts.forks, targets)?)?;
     sessions.listen_for_interrupts()?;

@@ -1,6 +1,8 @@
 //! The agent binaries that can be sent to hosts, one for each architecture.
 #![expect(clippy::disallowed_methods, reason = "agents are programs that lie on disk")]
 
+mod digests;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -22,7 +24,9 @@ pub struct Agents {
     named: Option<PathBuf>,
     /// Where to look besides.
     folders: Vec<PathBuf>,
-    /// What has been found and read, by `uname -m`.
+    /// The file with digests of earlier runs.
+    remembered: Option<PathBuf>,
+    /// What has been found, by `uname -m`.
     loaded: Mutex<HashMap<&'static str, Option<Arc<Agent>>>>,
 }
 
@@ -32,8 +36,10 @@ pub(super) struct Agent {
     /// SHA-256, which names it in the cache folder of a host.
     pub digest: Digest,
     /// Size in bytes.
-    pub size: usize,
-    bytes: Vec<u8>,
+    pub size: u64,
+    path: PathBuf,
+    /// Read for the first host that needs it: most have it already.
+    bytes: OnceLock<Vec<u8>>,
     gzip: OnceLock<Vec<u8>>,
 }
 
@@ -47,7 +53,12 @@ impl Agents {
         // A program that Cargo built lies in `target/debug`, its tests in `target/debug/deps`.
         let program = std::env::current_exe().ok();
         let folders = program.iter().flat_map(|path| path.ancestors().skip(1).take(4)).map(Path::to_owned).collect();
-        Ok(Self { named: folder.map(Path::to_owned), folders, loaded: Mutex::new(HashMap::new()) })
+        Ok(Self { named: folder.map(Path::to_owned), folders, remembered: None, loaded: Mutex::new(HashMap::new()) })
+    }
+
+    /// Remembers digests in this file, so that a run need not read programs that hosts have already.
+    pub fn remembering_in(self, file: PathBuf) -> Self {
+        Self { remembered: Some(file), ..self }
     }
 
     /// Returns the first agent of the named folder, else the newest of all others: a build folder may still hold older ones.
@@ -65,7 +76,7 @@ impl Agents {
             return Ok(agent.clone());
         }
         let agent = match self.find(|folder| binaries(folder, triple)) {
-            Some(path) => Some(Arc::new(Agent::read(&path)?)),
+            Some(path) => Some(Arc::new(Agent::find(path, self.remembered.as_deref())?)),
             None => None,
         };
         loaded.insert(machine, agent.clone());
@@ -119,26 +130,34 @@ impl Agents {
 }
 
 impl Agent {
-    fn read(path: &Path) -> Result<Self> {
-        let bytes =
-            std::fs::read(path).map_err(|error| Diagnostic::user(format!("cannot read the agent `{}`: {error}", path.display())))?;
-        Ok(Self { digest: Digest::of(&bytes), size: bytes.len(), bytes, gzip: OnceLock::new() })
+    fn find(path: PathBuf, remembered: Option<&Path>) -> Result<Self> {
+        let (digest, size) = digests::of(&path, remembered).map_err(|error| unreadable(&path, &error))?;
+        Ok(Self { digest, size, path, bytes: OnceLock::new(), gzip: OnceLock::new() })
     }
 
     /// Returns the binary as it is.
-    pub fn plain(&self) -> &[u8] {
-        &self.bytes
+    pub fn plain(&self) -> Result<&[u8]> {
+        if let Some(bytes) = self.bytes.get() {
+            return Ok(bytes);
+        }
+        let bytes = std::fs::read(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+        Ok(self.bytes.get_or_init(|| bytes))
     }
 
     /// Returns the binary gzipped; done once, for the first host that needs it.
-    pub fn gzipped(&self) -> &[u8] {
-        self.gzip.get_or_init(|| {
+    pub fn gzipped(&self) -> Result<&[u8]> {
+        let bytes = self.plain()?;
+        Ok(self.gzip.get_or_init(|| {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
             // Writing to memory cannot fail; should it, the hosts' own check of the digest says so.
-            let _ = encoder.write_all(&self.bytes);
+            let _ = encoder.write_all(bytes);
             encoder.finish().unwrap_or_default()
-        })
+        }))
     }
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> Box<Diagnostic> {
+    Diagnostic::user(format!("cannot read the agent `{}`: {error}", path.display()))
 }
 
 /// Where the agent for `triple` may lie below `folder`: as installed, and as Cargo leaves it there.
@@ -159,14 +178,14 @@ mod tests {
         let agents = Agents::locate(Some(folder.path())).unwrap();
         let agent = agents.for_machine("aarch64").unwrap().unwrap();
         assert_eq!(agent.digest, Digest::of(&b"binary".repeat(1000)));
-        assert!(agent.gzipped().len() < 200);
-        assert!(std::ptr::eq(agent.gzipped(), agent.gzipped()));
+        assert!(agent.gzipped().unwrap().len() < 200);
+        assert!(std::ptr::eq(agent.gzipped().unwrap(), agent.gzipped().unwrap()));
     }
 
     #[test]
     fn a_missing_agent_says_how_to_build_it() {
         let folder = tempfile::tempdir().unwrap();
-        let agents = Agents { named: Some(folder.path().to_owned()), folders: Vec::new(), loaded: Mutex::default() };
+        let agents = Agents { named: Some(folder.path().to_owned()), folders: Vec::new(), remembered: None, loaded: Mutex::default() };
         assert!(agents.for_machine("x86_64").unwrap().is_none());
         let error = agents.missing("aarch64");
         assert_eq!(error.message, "there is no agent for hosts with `aarch64` processors");

@@ -12,7 +12,7 @@ use crate::diagnostic::{Diagnostic, Result};
 /// Starts the agent that lies beside this program.
 pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
     let program = agents.program()?;
-    let marker = Marker::random()?;
+    let marker = Marker::random();
     // The agent is left to end by itself: at the end of its input it lets package managers and file writes run to their end.
     let link = StreamLink::start(Command::new(&program).arg("serve").arg(marker.as_str()), false)
         .map_err(|error| Diagnostic::unreachable(format!("cannot start the agent `{}`: {error}", program.display())))?;

@@ -16,7 +16,7 @@ pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
         return Err(Diagnostic::user("the system's ssh takes no password from a program")
             .hint("use a key, or `connection: ssh`, which can log in with a password"));
     }
-    let marker = Marker::random()?;
+    let marker = Marker::random();
     let script = bootstrap::command(&marker, agents, target.agent_folder.as_deref())?;
     let mut command = Command::new("ssh");
     // No terminal, no escape character, no forwarding, no question; whatever else the user has configured stays.

@@ -29,7 +29,7 @@ const STDERR: i32 = 1;
 
 /// Connects, checks the host's key, logs in, and starts the agent.
 pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
-    let marker = Marker::random()?;
+    let marker = Marker::random();
     let command = bootstrap::command(&marker, agents, target.agent_folder.as_deref())?;
     let deadline = Instant::now() + target.timeout;
     let settings = ssh_config::lookup(target);

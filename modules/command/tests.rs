@@ -133,7 +133,7 @@ fn what_only_looks_is_no_change_and_gives_its_output() {
     };
     let proposal = looks("echo hello", json!({})).unwrap();
     assert_eq!(proposal.changes, []);
-    assert_eq!(Value::Object(proposal.output), json!({ "ran": true, "code": 0, "stdout": "hello\n", "stderr": "" }));
+    assert_eq!(Value::Object(proposal.output), json!({ "ran": true, "code": 0, "truncated": false, "stdout": "hello\n", "stderr": "" }));
     assert_eq!(looks("complain", json!({ "ok_codes": [0, 3] })).unwrap().output["code"], 3);
     assert_eq!(looks("echo hello", json!({ "onlyif": "false" })).unwrap().output["ran"], false);
 
