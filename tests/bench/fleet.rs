@@ -12,6 +12,8 @@ use crate::Outcome;
 const PORT: u16 = 22;
 /// Where an agent of root keeps its state.
 const STATE: &str = "/var/lib/kplay";
+/// Where root is at home on a host.
+const HOME: &str = "/root";
 /// Clock ticks of a second, as Linux reports processor time to programs.
 const TICKS: u64 = 100;
 
@@ -56,8 +58,9 @@ impl Fleet {
         fs::create_dir_all(STATE)?;
         for number in 1..=count {
             let listener = address(number);
-            let state = folder.join(format!("state/{number}"));
+            let (state, home) = (folder.join(format!("state/{number}")), folder.join(format!("homes/{number}")));
             fs::create_dir_all(&state)?;
+            fs::create_dir_all(&home)?;
             let config = folder.join(format!("sshd_config.{number}"));
             fs::write(
                 &config,
@@ -69,10 +72,12 @@ impl Fleet {
                 ),
             )?;
             let log = fs::File::create(folder.join("sshd.log"))?;
-            // Hosts share this machine's files; what kplay keeps of a host has to be each one's own.
-            let own_state = "mount --bind \"$1\" \"$2\" && shift 2 && exec \"$@\"";
+            // Hosts share this machine's files; what is kept of a host has to be each one's own. Nor may a login run what root of
+            // this machine has in its shell's start-up files: a hundred milliseconds of it would hide what is measured.
+            let own = "mount --bind \"$1\" \"$2\" && mount --bind \"$3\" \"$4\" && shift 4 && exec \"$@\"";
             let mut sshd = Command::new("unshare");
-            sshd.args(["--mount", "sh", "-c", own_state, "sh"]).arg(&state).args([STATE, "/usr/sbin/sshd", "-D", "-e", "-f"]).arg(&config);
+            sshd.args(["--mount", "sh", "-c", own, "sh"]).arg(&state).arg(STATE).arg(&home).arg(HOME);
+            sshd.args(["/usr/sbin/sshd", "-D", "-e", "-f"]).arg(&config);
             sshd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
             fleet.children.push(sshd.spawn()?);
         }
@@ -89,6 +94,17 @@ impl Fleet {
                     return Err(format!("the sshd of {} does not listen: {log}", address(number)).into());
                 }
                 std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the homes of all hosts: whatever a contender has left there, its agent above all, is gone.
+    pub fn forget(&self) -> Outcome<()> {
+        for home in fs::read_dir(self.folder.join("homes"))? {
+            for entry in fs::read_dir(home?.path())? {
+                let path = entry?.path();
+                if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }?;
             }
         }
         Ok(())

@@ -14,7 +14,9 @@
 
 mod contender;
 mod fleet;
+mod goals;
 mod measure;
+mod plot;
 mod report;
 mod scenario;
 mod workload;
@@ -22,6 +24,7 @@ mod workload;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use contender::{Contender, Ground, succeed};
 use fleet::Fleet;
@@ -31,6 +34,8 @@ use report::Row;
 /// What anything here ends with: whatever goes wrong ends the measurement with its message.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
+/// Runs that take longer are measured less often.
+const LONG: Duration = Duration::from_secs(60);
 const AGENT_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// What was asked for.
@@ -158,10 +163,10 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[Box<dyn Contender>], host
     let mut rows: Vec<Row> = Vec::new();
     for one in contenders {
         one.write(ground, hosts)?;
-        let mut row = Row { name: one.name(), hosts, first: None, samples: Vec::new() };
-        if one.changed("").is_some() || one.slow() {
+        let mut row = Row { name: one.name(), hosts, first: None, samples: Vec::new(), edits: Vec::new() };
+        if one.applies() {
             workload::empty_trees(&ground.trees, one.name(), hosts)?;
-            one.forget(ground)?;
+            ground.fleet.forget()?;
             let (sample, output) = run(&ground.fleet, &one.command(ground, hosts)?, scratch)?;
             expect_changes(one.as_ref(), &output, hosts * workload::TASKS)?;
             for number in 1..=hosts {
@@ -175,8 +180,8 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[Box<dyn Contender>], host
     }
     for number in 0..=wish.runs {
         for (one, row) in contenders.iter().zip(&mut rows) {
-            // Minutes for each run: its median of three is as good as another's of five.
-            if one.slow() && number > wish.runs.min(3) {
+            // Minutes for each run: a median of three has to do.
+            if row.samples.first().is_some_and(|sample| sample.wall > LONG) && number > wish.runs.min(3) {
                 continue;
             }
             let (sample, output) = run(&ground.fleet, &one.command(ground, hosts)?, scratch)?;
@@ -185,6 +190,18 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[Box<dyn Contender>], host
             // The first one warms what is kept between runs.
             if number > 0 || wish.quick {
                 row.samples.push(sample);
+            }
+        }
+    }
+    if hosts == 1 && !wish.quick {
+        for number in 1..=wish.runs {
+            for (one, row) in contenders.iter().zip(&mut rows) {
+                if let Some(command) = one.edit(ground, number)? {
+                    let (sample, output) = run(&ground.fleet, &command, scratch)?;
+                    expect_changes(one.as_ref(), &output, 0)?;
+                    println!("{} after an edit: {:.3} s", one.name(), sample.wall.as_secs_f64());
+                    row.edits.push(sample);
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What was measured, as a table, a plot, and a section of the README.
+//! What was measured, as tables: all of it for PERFORMANCE.md, the short one for the README.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::Outcome;
 use crate::contender::first_line;
 use crate::measure::{Sample, median};
+use crate::{goals, plot};
 
 /// One contender with one number of hosts.
 pub struct Row {
@@ -20,9 +21,11 @@ pub struct Row {
     pub first: Option<Sample>,
     /// Runs that changed nothing.
     pub samples: Vec<Sample>,
+    /// Forecasts of a playbook that was edited just before.
+    pub edits: Vec<Sample>,
 }
 
-/// One figure of kplay alone.
+/// One figure that has a goal.
 pub struct Figure {
     /// What was measured.
     pub what: String,
@@ -55,7 +58,7 @@ impl Report {
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         if !self.rows.is_empty() {
-            text += "| | hosts | no change, s | spread, s | against kplay | processor here, ms a host | on the host, ms | memory, MB | first run, s |\n|---|---|---|---|---|---|---|---|---|\n";
+            text += "| | hosts | runs | no change, s | spread, s | against kplay | processor here, ms a host | on the host, ms | memory, MB | first run, s |\n|---|---|---|---|---|---|---|---|---|---|\n";
         }
         for row in &self.rows {
             let (sample, spread) = median(&row.samples);
@@ -67,9 +70,10 @@ impl Report {
             let each = |time: Duration| format!("{:.1}", time.as_secs_f64() * 1000.0 / row.hosts as f64);
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {} | {ratio} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {ratio} | {} | {} | {} | {} |",
                 row.name,
                 row.hosts,
+                row.samples.len(),
                 seconds(sample.wall),
                 seconds(spread),
                 each(sample.controller),
@@ -78,73 +82,64 @@ impl Report {
                 row.first.map_or(String::new(), |first| seconds(first.wall)),
             );
         }
-        if !self.figures.is_empty() {
-            text += "\n| kplay alone | measured | goal |\n|---|---|---|\n";
-            for figure in &self.figures {
-                let _ = writeln!(text, "| {} | {} | {} |", figure.what, figure.value, figure.goal);
+        let ratios = goals::ratios(&self.rows);
+        for (title, figures) in [("kplay beside others", &ratios), ("kplay alone", &self.figures)] {
+            if !figures.is_empty() {
+                let _ = write!(text, "\n| {title} | measured | goal |\n|---|---|---|\n");
+                for figure in figures {
+                    let _ = writeln!(text, "| {} | {} | {} |", figure.what, figure.value, figure.goal);
+                }
             }
         }
         let _ = write!(text, "\nMedians of runs that took turns; {}. {}.\n", self.versions.join("; "), machine());
         text
     }
 
-    /// A plot of the runs that change nothing: one bar per contender and number of hosts, on a logarithmic scale.
-    pub fn svg(&self) -> String {
-        const ROW: usize = 18;
-        const LEFT: f64 = 230.0;
-        const WIDTH: f64 = 520.0;
-        let times: Vec<(String, f64)> = self
-            .rows
-            .iter()
-            .map(|row| (format!("{}, {} hosts", row.name, row.hosts), median(&row.samples).0.wall.as_secs_f64()))
-            .filter(|(_, time)| *time > 0.0)
-            .collect();
-        let least = times.iter().map(|(_, time)| *time).fold(f64::INFINITY, f64::min).log10().floor();
-        let most = times.iter().map(|(_, time)| *time).fold(0.0, f64::max).log10().ceil().max(least + 1.0);
-        let x = |time: f64| LEFT + WIDTH * (time.log10() - least) / (most - least);
-        let height = (times.len() + 2) * ROW;
-        let mut text = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 820 {height}\" font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"820\" height=\"{height}\" fill=\"#fff\"/>\n"
-        );
-        let mut power = least;
-        while power <= most {
-            let at = x(10_f64.powf(power));
-            let _ = writeln!(
-                text,
-                "<path d=\"M{at:.1} 0V{}\" stroke=\"#ccc\"/><text x=\"{at:.1}\" y=\"{}\" fill=\"#555\">{} s</text>",
-                height - ROW,
-                height - 5,
-                10_f64.powf(power)
-            );
-            power += 1.0;
+    /// Seconds of each contender by number of hosts.
+    fn summary(&self) -> String {
+        let mut hosts: Vec<usize> = self.rows.iter().map(|row| row.hosts).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        let mut names: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !names.contains(&row.name) {
+                names.push(row.name);
+            }
         }
-        for (number, (label, time)) in times.iter().enumerate() {
-            let y = number * ROW + 4;
-            let colour = if label.starts_with("kplay,") { "#c0392b" } else { "#5d7fa3" };
-            let _ = writeln!(
-                text,
-                "<text x=\"{:.0}\" y=\"{}\" text-anchor=\"end\">{label}</text><rect x=\"{LEFT}\" y=\"{y}\" width=\"{:.1}\" height=\"12\" fill=\"{colour}\"/>\
-                 <text x=\"{:.1}\" y=\"{}\">{time:.2}</text>",
-                LEFT - 6.0,
-                y + 11,
-                x(*time) - LEFT,
-                x(*time) + 4.0,
-                y + 11
-            );
+        let mut text = String::from("| fifty tasks a host, nothing to change, seconds |");
+        for count in &hosts {
+            let _ = write!(text, " {count} {} |", if *count == 1 { "host" } else { "hosts" });
         }
-        text + "</svg>\n"
+        text += "\n|---|";
+        text += &"---|".repeat(hosts.len());
+        for name in names {
+            let _ = write!(text, "\n| {name} |");
+            for count in &hosts {
+                let found = self.rows.iter().find(|row| row.name == name && row.hosts == *count);
+                let _ = write!(text, " {} |", found.map_or(String::new(), |row| seconds(median(&row.samples).0.wall)));
+            }
+        }
+        let _ = write!(text, "\n\n{}. {}.\n", self.versions.join("; "), machine());
+        text
     }
 
-    /// Puts the tables between the marks of PERFORMANCE.md, and the plot beside the benchmark.
+    /// Puts the tables between the marks of PERFORMANCE.md and of the README, and the plots beside the benchmark.
     pub fn write(&self) -> Outcome<()> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        fs::write(root.join("tests/bench/no-change.svg"), self.svg())?;
-        let path = root.join("PERFORMANCE.md");
-        let text = fs::read_to_string(&path)?;
-        let (head, rest) = text.split_once(BEGIN).ok_or("PERFORMANCE.md has lost its marks")?;
-        let (_, tail) = rest.split_once(END).ok_or("PERFORMANCE.md has lost its marks")?;
-        Ok(fs::write(&path, format!("{head}{BEGIN}\n\n{}\n{END}{tail}", self.markdown()))?)
+        fs::write(root.join("tests/bench/no-change.svg"), plot::bars(&self.rows))?;
+        fs::write(root.join("tests/bench/growth.svg"), plot::growth(&self.rows))?;
+        between_marks(&root.join("PERFORMANCE.md"), &self.markdown())?;
+        between_marks(&root.join("README.md"), &self.summary())
     }
+}
+
+/// Replaces what stands between the marks of a file.
+fn between_marks(path: &Path, content: &str) -> Outcome<()> {
+    let text = fs::read_to_string(path)?;
+    let lost = || format!("{} has lost its marks `{BEGIN}` and `{END}`", path.display());
+    let (head, rest) = text.split_once(BEGIN).ok_or_else(lost)?;
+    let (_, tail) = rest.split_once(END).ok_or_else(lost)?;
+    Ok(fs::write(path, format!("{head}{BEGIN}\n\n{content}\n{END}{tail}"))?)
 }
 
 /// Date, processor and kernel.

@@ -19,7 +19,6 @@ pub fn measure(scratch: &Path, runs: usize) -> Outcome<Vec<Figure>> {
     let mut figures = Vec::new();
     let ground = ground(scratch, 50)?;
     start_up(&ground, scratch, runs, &mut figures)?;
-    edit(&ground, scratch, runs, &mut figures)?;
     many_tasks(&ground, scratch, runs, &mut figures)?;
     delay(&ground, scratch, runs, &mut figures)?;
     small_files(&ground, scratch, runs, &mut figures)?;
@@ -78,28 +77,6 @@ fn start_up(ground: &Ground, scratch: &Path, runs: usize, figures: &mut Vec<Figu
     figures.push(Figure { what: "`kplay --version`".into(), value: millis(took.wall), goal: "10 ms" });
     let took = several(ground, &list, scratch, runs)?;
     figures.push(Figure { what: "`--list-tasks` of a small play".into(), value: millis(took.wall), goal: "30 ms" });
-    Ok(())
-}
-
-fn edit(ground: &Ground, scratch: &Path, runs: usize, figures: &mut Vec<Figure>) -> Outcome<()> {
-    let folder = ground.folder("kplay")?;
-    let kplay = &all()[0];
-    kplay.write(ground, 1)?;
-    workload::empty_trees(&ground.trees, "kplay", 1)?;
-    let mut check = kplay.command(ground, 1)?;
-    run(&ground.fleet, &check, scratch)?;
-    check.arg("--check");
-    let mut samples = Vec::new();
-    for number in 0..runs {
-        let text = fs::read_to_string(folder.join("fifty.lua"))?;
-        fs::write(folder.join("fifty.lua"), text + &format!("-- edit {number}\n"))?;
-        samples.push(run(&ground.fleet, &check, scratch)?.0);
-    }
-    figures.push(Figure {
-        what: "an edit of the playbook, then `--check`, 1 host".into(),
-        value: millis(middle(&samples).wall),
-        goal: "300 ms",
-    });
     Ok(())
 }
 

@@ -76,10 +76,6 @@ impl Contender for Ansible {
     fn changed(&self, output: &str) -> Option<usize> {
         Some(sum_of(output, "changed="))
     }
-
-    fn slow(&self) -> bool {
-        true
-    }
 }
 
 fn tasks(sources: &str) -> String {

@@ -35,6 +35,10 @@ impl Contender for Bare {
     fn changed(&self, _output: &str) -> Option<usize> {
         None
     }
+
+    fn applies(&self) -> bool {
+        false
+    }
 }
 
 /// Connects to the first hosts, all at once, and runs `true` on each.

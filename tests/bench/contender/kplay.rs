@@ -37,11 +37,7 @@ pub fn program() -> PathBuf {
 
 /// Writes an inventory for the first hosts.
 pub fn inventory(ground: &Ground, contender: &str, hosts: usize) -> String {
-    let mut text = format!(
-        "all:\n  vars:\n    user: root\n    private_key: {}\n    agent_folder: {}\n  hosts:\n",
-        ground.fleet.key().display(),
-        ground.work.join(contender).join("agents").display(),
-    );
+    let mut text = format!("all:\n  vars:\n    user: root\n    private_key: {}\n  hosts:\n", ground.fleet.key().display());
     for (_, label, address, tree) in ground.hosts(contender, hosts) {
         let _ = writeln!(text, "    {label}: {{ address: {address}, tree: \"{}\" }}", tree.display());
     }
@@ -59,7 +55,6 @@ impl Contender for Kplay {
 
     fn write(&self, ground: &Ground, hosts: usize) -> Outcome<()> {
         let folder = ground.folder(self.name())?;
-        fs::create_dir_all(folder.join("agents"))?;
         fs::write(folder.join("fifty.lua"), PLAY.replace("SOURCES", &ground.sources.to_string_lossy()))?;
         Ok(fs::write(folder.join("hosts.yaml"), inventory(ground, self.name(), hosts))?)
     }
@@ -70,14 +65,15 @@ impl Contender for Kplay {
         Ok(command)
     }
 
-    fn changed(&self, output: &str) -> Option<usize> {
-        Some(super::sum_of(output, " changed="))
+    fn edit(&self, ground: &Ground, time: usize) -> Outcome<Option<Command>> {
+        let playbook = PLAY.replace("SOURCES", &ground.sources.to_string_lossy());
+        fs::write(ground.folder(self.name())?.join("fifty.lua"), format!("{playbook}-- edit {time}\n"))?;
+        let mut command = self.command(ground, 1)?;
+        command.arg("--check");
+        Ok(Some(command))
     }
 
-    fn forget(&self, ground: &Ground) -> Outcome<bool> {
-        let agents = ground.folder(self.name())?.join("agents");
-        let _ = fs::remove_dir_all(&agents);
-        fs::create_dir_all(&agents)?;
-        Ok(true)
+    fn changed(&self, output: &str) -> Option<usize> {
+        Some(super::sum_of(output, " changed="))
     }
 }

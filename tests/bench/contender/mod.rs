@@ -63,17 +63,17 @@ pub trait Contender {
     /// The program that does the fifty tasks on all hosts.
     fn command(&self, ground: &Ground, hosts: usize) -> Outcome<Command>;
 
+    /// Edits the playbook for the time that is given, and returns the program that then forecasts it; `None` for one that is not asked.
+    fn edit(&self, _ground: &Ground, _time: usize) -> Outcome<Option<Command>> {
+        Ok(None)
+    }
+
     /// How many tasks of all hosts it says it has changed; `None` for one that only looks.
     fn changed(&self, output: &str) -> Option<usize>;
 
-    /// Forgets what it keeps on hosts, as if it had never been there. Returns whether it keeps anything.
-    fn forget(&self, _ground: &Ground) -> Outcome<bool> {
-        Ok(false)
-    }
-
-    /// Whether a run takes so long that it is measured less often.
-    fn slow(&self) -> bool {
-        false
+    /// Whether it does the fifty tasks, rather than only looks.
+    fn applies(&self) -> bool {
+        true
     }
 }
 

@@ -67,14 +67,10 @@ impl Contender for Pyinfra {
         Ok(command)
     }
 
-    /// Its last table has, for each operation, how many hosts succeeded with changes; the sums are in the line `Grand total`.
+    /// Its last table has the columns hosts, succeeded, failed, unchanged, a dash for none; the sums are in the line `Grand total`.
     fn changed(&self, output: &str) -> Option<usize> {
-        let line = output.lines().rev().find(|line| line.contains("Grand total"))?;
-        let numbers = line.split(|letter: char| !letter.is_ascii_digit()).filter_map(|word| word.parse::<usize>().ok());
-        numbers.collect::<Vec<_>>().get(1).copied()
-    }
-
-    fn slow(&self) -> bool {
-        true
+        let line = output.lines().rev().find_map(|line| line.split_once("Grand total"))?.1;
+        let succeeded = line.split_ascii_whitespace().nth(1)?;
+        if succeeded == "-" { Some(0) } else { succeeded.parse().ok() }
     }
 }

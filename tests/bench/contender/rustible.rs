@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Contender, Ground, first_line, succeed};
@@ -36,14 +36,14 @@ fn main(ctx: &mut Ctx, vars: Vars) -> Result<()> {
     }
     for i in 1..=20 {
         let text = template!(include_str!("../files/t.j2"), label = &label, number = i)?;
-        ctx.step(&format!("t{i}"), file::Copy::from_str(&text).mode(0o644).to(format!("{tree}/t{i}")))?;
+        ctx.step(&format!("t{i}"), file::Copy::from_str(&text).to(format!("{tree}/t{i}")).mode(0o644))?;
     }
     let big: [&[u8]; 5] = [
         include_bytes!("../files/big1"), include_bytes!("../files/big2"), include_bytes!("../files/big3"),
         include_bytes!("../files/big4"), include_bytes!("../files/big5"),
     ];
     for (i, content) in (1..).zip(big) {
-        ctx.step(&format!("big{i}"), file::Copy::from_bytes(content).mode(0o644).to(format!("{tree}/big{i}")))?;
+        ctx.step(&format!("big{i}"), file::Copy::from_bytes(content).to(format!("{tree}/big{i}")).mode(0o644))?;
     }
     for i in 1..=5 {
         ctx.step(&format!("e{i}"), file::Line::in_path(format!("{tree}/e{i}")).set(format!("key = {i}")))?;
@@ -59,8 +59,20 @@ fn main(ctx: &mut Ctx, vars: Vars) -> Result<()> {
 "#;
 
 impl Rustible {
-    fn program(ground: &Ground) -> std::path::PathBuf {
+    fn program(ground: &Ground) -> PathBuf {
         ground.programs.join("rustible/bin/rustible")
+    }
+
+    /// Kept from one measurement to the next: what it compiles takes minutes.
+    fn workspace(&self, ground: &Ground) -> PathBuf {
+        ground.programs.join("rustible").join(self.name)
+    }
+
+    fn playbook(&self, ground: &Ground, arguments: &[&str]) -> Command {
+        let mut command = Command::new(Self::program(ground));
+        command.args(["playbook", "run", "playbooks/fifty.rs"]).args(arguments);
+        command.current_dir(self.workspace(ground)).env("CARGO_NET_OFFLINE", "true").env_remove("CARGO_TARGET_DIR");
+        command
     }
 }
 
@@ -83,6 +95,8 @@ impl Contender for Rustible {
             // Its first build wants everything on disk: what is measured runs where no registry is reached.
             let fetch = |arguments: &[&str]| succeed(Command::new("cargo").args(arguments).current_dir(&workspace));
             fetch(&["generate-lockfile"])?;
+            // Newer ones have fields that this release does not know.
+            fetch(&["update", "-p", "ureq", "--precise", "3.4.1"])?;
             fetch(&["fetch"])?;
         }
         Ok(())
@@ -94,9 +108,10 @@ impl Contender for Rustible {
     }
 
     fn write(&self, ground: &Ground, hosts: usize) -> Outcome<()> {
-        let folder = ground.folder(self.name)?;
+        let folder = self.workspace(ground);
         let origin = ground.programs.join("rustible/workspace");
         if !folder.join("Cargo.toml").exists() {
+            fs::create_dir_all(&folder)?;
             succeed(Command::new("cp").args(["-a"]).arg(format!("{}/.", origin.display())).arg(&folder))?;
         }
         let _ = fs::remove_dir_all(folder.join("files"));
@@ -115,24 +130,26 @@ impl Contender for Rustible {
                 tree.display()
             );
         }
-        Ok(fs::write(folder.join("hosts.kdl"), list + "}\n")?)
+        fs::write(folder.join("hosts.kdl"), list + "}\n")?;
+        if !folder.join("target").exists() {
+            // It connects, then compiles for minutes: this first connection does not last, and does not have to.
+            let _ = self.playbook(ground, &["--check"]).output()?;
+        }
+        Ok(())
     }
 
     fn command(&self, ground: &Ground, _hosts: usize) -> Outcome<Command> {
-        let mut command = Command::new(Self::program(ground));
-        command.args(["playbook", "run", "playbooks/fifty.rs"]).current_dir(ground.folder(self.name)?).env("CARGO_NET_OFFLINE", "true");
-        Ok(command)
+        Ok(self.playbook(ground, &[]))
+    }
+
+    fn edit(&self, ground: &Ground, number: usize) -> Outcome<Option<Command>> {
+        fs::write(self.workspace(ground).join("playbooks/fifty.rs"), format!("{PLAYBOOK}// edit {number}\n"))?;
+        Ok(Some(self.playbook(ground, &["--check"])))
     }
 
     /// The table at the end has a row per host: name, ok, changed, ….
     fn changed(&self, output: &str) -> Option<usize> {
         let table = output.lines().skip_while(|line| !line.starts_with("host ")).skip(1);
         Some(table.filter_map(|line| line.split_ascii_whitespace().nth(2)?.parse::<usize>().ok()).sum())
-    }
-
-    fn forget(&self, _ground: &Ground) -> Outcome<bool> {
-        let home = std::env::var_os("HOME").unwrap_or_default();
-        let _ = fs::remove_dir_all(Path::new(&home).join(".cache/rustible/bin"));
-        Ok(true)
     }
 }

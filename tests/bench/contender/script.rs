@@ -77,6 +77,10 @@ impl Contender for Script {
     fn changed(&self, _output: &str) -> Option<usize> {
         None
     }
+
+    fn applies(&self) -> bool {
+        false
+    }
 }
 
 /// Which OpenSSH this machine has.
