@@ -12,7 +12,7 @@ use kplay::blobs::Blobs;
 use kplay::inventory::{Decrypt, Inventory, Sources};
 use kplay::lua::{Options, Program};
 use kplay::pki::{Authorities, AuthorityOptions};
-use kplay::plan::Planner;
+use kplay::plan::{Planner, Step};
 use kplay::secrets::Secrets;
 use kplay::services::Provided;
 use kplay_modules::agent::wire;
@@ -90,7 +90,7 @@ fn inventory(bencher: Bencher<'_, '_>, count: usize) {
 fn plan(bencher: Bencher<'_, '_>, count: usize) {
     let folder = Folder::new("plan");
     let inventory = load(&folder.write("hosts.yaml", hosts(count)));
-    folder.write("t.j2", "setting = {{ number }} on {{ host }}\n".repeat(25));
+    folder.write("t.j2", "setting = {{ number }} in {{ tree }}\n".repeat(25));
     folder.write("big", vec![b'x'; 100_000]);
     let playbook = folder.write(
         "play.lua",
@@ -107,7 +107,8 @@ fn plan(bencher: Bencher<'_, '_>, count: usize) {
         let mut tasks = 0;
         for host in 0..count {
             program.begin(0, host).unwrap();
-            program.resume(host);
+            let step = program.resume(host);
+            assert!(matches!(step, Step::NeedsTasks | Step::Ended), "{step:?}");
             tasks += program.take_queue(host).unwrap().len();
         }
         assert_eq!(tasks, count * 50);
