@@ -12,6 +12,7 @@ mod faults;
 mod flow;
 mod mistakes;
 mod outputs;
+mod preflight;
 mod proxies;
 mod roles;
 mod secrets;
