@@ -73,8 +73,9 @@ play {
     for name in pairs(unfit) do
       table.insert(names, name)
     end
-    if #names > 0 then
-      host:fail("nothing is changed anywhere, since " .. table.concat(names, " and ") .. " failed: see above")
-    end
+    host:assert(
+      { that = #names == 0, message = "nothing is changed anywhere, since " .. table.concat(names, " and ") .. " failed: see above" },
+      { name = "all hosts are fit" }
+    )
   end,
 }

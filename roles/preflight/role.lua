@@ -153,7 +153,11 @@ end
 local function examine_link(host, p, complain)
   local asks = p.vip_is_free and p.vip or ""
   local seen = host:command(
-    { command = { "sh", "-s", "--", asks, p.address, string.format("%.1f", p.advert_int + 0.3) }, stdin = read_file("link.sh"), reads_only = true },
+    {
+      command = { "sh", "-s", "--", asks, p.address, p.interface, string.format("%.1f", p.advert_int + 0.3) },
+      stdin = read_file("link.sh"),
+      reads_only = true,
+    },
     { name = "who else is on the link of " .. host.name, tags = "system" }
   )
   facts(seen.stdout, function(kind, first, second)
@@ -165,6 +169,8 @@ local function examine_link(host, p, complain)
       complain("`virtual_router_id` " .. first .. " is used on its link by " .. second .. ", which is none of the proxies: choose another one, 1 to 255")
     elseif kind == "owner" then
       complain("`vip` " .. p.vip .. " is used by a machine that is none of the proxies, " .. first .. ": choose another address, or free this one")
+    elseif kind == "nolink" then
+      complain("there is no network interface `" .. first .. "` on this host: correct `interface` in the inventory")
     elseif kind == "blind" then
       host:warn("nobody has looked whether `vip` and `virtual_router_id` are free, for want of the program `" .. first .. "` on this host")
     end
@@ -204,6 +210,7 @@ return {
     vip = { type = "string", default = "", doc = "The shared address; none when empty." },
     vip_is_free = { type = "boolean", default = false, doc = "Whether no proxy has it, so that nobody should." },
     proxies = { type = "list", default = {}, items = { type = "string" }, doc = "Addresses of all proxies, when this host is one of them." },
+    interface = { type = "string", default = "", doc = "Network interface of the proxies." },
     virtual_router_id = { type = "integer", default = 0, doc = "Number of their virtual router." },
     advert_int = { type = "integer", default = 1, doc = "Seconds between announcements of virtual routers." },
   },

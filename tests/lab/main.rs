@@ -17,6 +17,7 @@ mod kills;
 mod lifecycle;
 mod operations;
 mod rootless;
+mod safety;
 #[path = "../support/mod.rs"]
 mod shared;
 mod support;

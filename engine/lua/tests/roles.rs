@@ -86,7 +86,7 @@ fn templates_see_parameters_and_variables_and_their_own_vars_win() {
 #[test]
 fn the_same_content_is_kept_once_and_files_are_looked_for_in_the_role_first() {
     let book = book("host:role(\"web\")\nhost:copy({ src = \"f\", dest = \"/g\" })")
-        .file("roles/web/role.lua", "return { run = function(host) host:copy({ src = \"f\", dest = \"/f\" }) print(read_file(\"f\")) end }")
+        .file("roles/web/role.lua", "return { run = function(host) host:copy({ src = \"f\", dest = \"/f\" }) print(read_file(\"f\"), find_file(\"f\"):match(\"^/.*(/roles/.*)\")) end }")
         .file("roles/web/files/f", "in role")
         .file("files/f", "in playbook");
     let mut blobs = Vec::new();
@@ -94,7 +94,7 @@ fn the_same_content_is_kept_once_and_files_are_looked_for_in_the_role_first() {
         blobs.push(task.blobs.clone());
         changed()
     });
-    assert_eq!(log[0], "say: in role");
+    assert_eq!(log[0], "say: in role /roles/web/files/f");
     assert_eq!(blobs, [[Digest::of(b"in role")], [Digest::of(b"in playbook")]]);
 }
 

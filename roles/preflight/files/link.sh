@@ -1,43 +1,57 @@
-# Who else is on the link of a proxy that does not run keepalived yet: sends one packet to the shared address, so that its owner is
-# asked for, and listens for announcements of virtual routers meanwhile. Changes nothing; joins their multicast group for that long.
-#   usage: link.sh VIP ADDRESS SECONDS    VIP may be empty: nobody is asked for
+# Who else is on the link of a proxy that does not run keepalived yet: asks by ARP who has the shared address, in a way that makes
+# nobody remember anything, and listens for announcements of virtual routers meanwhile. Changes nothing; joins their multicast group
+# for that long.
+#   usage: link.sh VIP ADDRESS INTERFACE SECONDS    VIP may be empty: nobody is asked for
 #
 #   router      ID SOURCE           an announcement, and who has sent it
-#   owner       MAC                 of the machine that has the shared address
+#   owner       MAC                 of a machine that has the shared address
+#   nolink      INTERFACE           there is none of that name
 #   blind       PROGRAM             that is missing here, so that nothing was looked at
 
 [ -z "$KPLAY_ROOT" ] || exit 0
-vip=$1 address=$2 seconds=$3
-for program in perl ip; do
-  command -v "$program" > /dev/null || { printf 'blind\t%s\n' "$program"; exit 0; }
-done
-perl -MSocket -e '
-  my ($vip, $address, $seconds) = @ARGV;
+[ -e "/sys/class/net/$3" ] || { printf 'nolink\t%s\n' "$3"; exit 0; }
+command -v perl > /dev/null || { printf 'blind\tperl\n'; exit 0; }
+exec perl -MSocket -e '
+  my ($vip, $address, $interface, $seconds) = @ARGV;
   my $now = eval { require Time::HiRes; \&Time::HiRes::time } || sub { time };
-  if ($vip) {
-    socket(my $asks, AF_INET, SOCK_DGRAM, 0);
-    send($asks, "?", 0, pack_sockaddr_in(9, inet_aton($vip)));
-  }
+  my $of_interface = sub {
+    open(my $file, "<", "/sys/class/net/$interface/$_[0]") or exit;
+    my ($line) = <$file> =~ /(\S+)/;
+    return $line;
+  };
+  my %seen;
+  my $tell = sub { my $line = join("\t", @_); print "$line\n" unless $seen{$line}++ };
+  my $bits = "";
+
   # 112 is the number of VRRP; membership says from which interface the group 224.0.0.18 is listened to.
-  socket(my $hears, AF_INET, SOCK_RAW, 112) or exit;
-  setsockopt($hears, IPPROTO_IP, 35, inet_aton("224.0.0.18") . inet_aton($address)) or exit;
+  socket(my $routers, AF_INET, SOCK_RAW, 112) or exit;
+  setsockopt($routers, IPPROTO_IP, 35, inet_aton("224.0.0.18") . inet_aton($address)) or exit;
+  vec($bits, fileno($routers), 1) = 1;
+
+  # A probe has no sender address: whoever has the shared one answers, and nobody else takes note.
+  my $arp;
+  if ($vip) {
+    my $protocol = unpack("S", pack("n", 0x0806));
+    socket($arp, 17, SOCK_RAW, $protocol) or exit;
+    bind($arp, pack("S S i S C C a8", 17, $protocol, $of_interface->("ifindex"), 0, 0, 0, "")) or exit;
+    (my $own = $of_interface->("address")) =~ tr/://d;
+    my $wanted = inet_aton($vip);
+    syswrite($arp, pack("H12 H12 n n n C C n H12 x4 x6 a4", "f" x 12, $own, 0x0806, 1, 0x0800, 6, 4, 1, $own, $wanted));
+    vec($bits, fileno($arp), 1) = 1;
+  }
+
   my $end = $now->() + $seconds;
   while ((my $left = $end - $now->()) > 0) {
-    my $bits = "";
-    vec($bits, fileno($hears), 1) = 1;
-    select($bits, undef, undef, $left) or last;
-    my $from = recv($hears, my $packet, 2048, 0) or next;
-    my $head = 4 * (ord($packet) & 15);
-    my (undef, $source) = unpack_sockaddr_in($from);
-    print "router\t", ord(substr($packet, $head + 1, 1)), "\t", inet_ntoa($source), "\n";
+    select(my $ready = $bits, undef, undef, $left) or last;
+    if (vec($ready, fileno($routers), 1)) {
+      my $from = recv($routers, my $packet, 2048, 0) or next;
+      my (undef, $source) = unpack_sockaddr_in($from);
+      $tell->("router", ord(substr($packet, 4 * (ord($packet) & 15) + 1, 1)), inet_ntoa($source));
+    }
+    if ($arp && vec($ready, fileno($arp), 1)) {
+      sysread($arp, my $frame, 2048) or next;
+      my ($sender, $has) = unpack("x22 H12 a4", $frame);
+      $tell->("owner", join(":", unpack("(a2)*", $sender))) if $has eq inet_aton($vip);
+    }
   }
-' "$vip" "$address" "$seconds" | sort -u
-[ -n "$vip" ] || exit 0
-# What is remembered of an owner from earlier is confirmed or forgotten after a while.
-for wait in 1 2 3 4 5 6 7 8 9 10; do
-  case $(ip neigh show "$vip") in
-    *' REACHABLE'*) ip neigh show "$vip" | sed -n 's/.* lladdr \([^ ]*\).*/owner\t\1/p'; exit 0 ;;
-    *' STALE'* | *' DELAY'* | *' PROBE'*) sleep 1 ;;
-    *) exit 0 ;;
-  esac
-done
+' "$1" "$2" "$3" "$4"
