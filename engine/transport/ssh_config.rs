@@ -81,13 +81,48 @@ fn read(target: &Target) -> Settings {
     if files.is_empty() {
         return Settings::from_pairs(&[], target);
     }
+    // The first value of a setting wins, so the user's file goes first.
+    let own: Pairs = files.iter().flat_map(|file| read_file(file, &target.address, 0)).collect();
     // `ssh` looks for the user's file where the account's home is, whatever `$HOME` says.
-    let asked = if passwd_field(5).is_some_and(|path| Path::new(&path) == home()) { ask_ssh(target, None) } else { None };
-    let pairs = asked.unwrap_or_else(|| {
-        // The first value of a setting wins, so the user's file goes first.
-        files.iter().flat_map(|file| read_file(file, &target.address, 0)).collect()
-    });
-    Settings::from_pairs(&pairs, target)
+    let asked = if passwd_field(5).is_some_and(|path| Path::new(&path) == home()) {
+        let personal = files.iter().any(|file| has_match(file, 0)) || own.iter().any(|(key, value)| is_personal(key, value));
+        if personal { ask_ssh(target, None) } else { ask_ssh_once(target, &own, None) }
+    } else {
+        None
+    };
+    Settings::from_pairs(&asked.unwrap_or(own), target)
+}
+
+/// Keys in lower case and their values, in order.
+type Pairs = Vec<(String, String)>;
+
+/// Returns whether what `ssh` makes of a setting may differ from host to host, though its text does not.
+fn is_personal(key: &str, value: &str) -> bool {
+    value.contains(['%', '$']) || key.starts_with("canonical")
+}
+
+/// Returns what `ssh -G` says, asked once for all hosts, users and ports for which the same lines apply: of all that it says,
+/// only the host's name is another then.
+fn ask_ssh_once(target: &Target, own: &Pairs, config: Option<&Path>) -> Option<Pairs> {
+    type Key = (Pairs, Option<String>, Option<u16>);
+    type Answer = Arc<OnceLock<Option<Pairs>>>;
+    static ASKED: OnceLock<Mutex<HashMap<Key, Answer>>> = OnceLock::new();
+    let key = (own.clone(), target.user.clone(), target.port);
+    let answer = ASKED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default().clone();
+    let mut pairs = answer.get_or_init(|| ask_ssh(target, config)).clone()?;
+    if !own.iter().any(|(key, _)| key == "hostname") {
+        pairs.retain(|(key, _)| key != "hostname");
+    }
+    Some(pairs)
+}
+
+/// Returns whether a file has conditions that only `ssh` can judge.
+fn has_match(file: &Path, depth: usize) -> bool {
+    std::fs::read_to_string(file).unwrap_or_default().lines().filter_map(pair).any(|(key, value)| match key.as_str() {
+        "match" => true,
+        "include" => depth >= 8 || included(file, &value).iter().any(|file| has_match(file, depth + 1)),
+        _ => false,
+    })
 }
 
 /// Returns what `ssh -G` says; `None` where there is no `ssh` or it refuses its configuration.
@@ -275,6 +310,26 @@ mod tests {
             assert_eq!(settings.proxy_jump.as_deref(), Some("hop@gate:2022"));
             assert_eq!(settings.user.as_deref(), Some("nobody"));
         }
+    }
+
+    #[test]
+    fn hosts_for_which_the_same_lines_apply_share_an_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config");
+        std::fs::write(&file, "Host *.lab\n  User shared\nHost *\n  Port 2201\n").unwrap();
+        let settings = |host: &str, config: &Path| {
+            let target = Target { address: host.to_owned(), user: None, port: None, ..target() };
+            let own = read_file(&file, host, 0);
+            assert!(!has_match(&file, 0) && !own.iter().any(|(key, value)| is_personal(key, value)));
+            Settings::from_pairs(&ask_ssh_once(&target, &own, Some(config)).expect("an answer"), &target)
+        };
+        let first = settings("a.lab", &file);
+        assert_eq!((first.user.as_deref(), first.port, first.host_name.as_deref()), (Some("shared"), Some(2201), None));
+        // `ssh` would have no answer here, so it has not been asked.
+        assert_eq!(settings("b.lab", Path::new("/nonexistent")), first);
+        assert_ne!(settings("elsewhere", &file).user, first.user, "other lines apply");
+        std::fs::write(&file, "Match host x\n  User y\n").unwrap();
+        assert!(has_match(&file, 0) && is_personal("identityfile", "~/.ssh/%h") && is_personal("canonicalizehostname", "yes"));
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod write;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::SystemTime;
 
 pub use commands::kill_running;
@@ -56,6 +57,12 @@ pub struct Machine {
     assumed: RefCell<assumed::Assumed>,
     /// Files written since the last [`Machine::sync`].
     unsynced: RefCell<Vec<PathBuf>>,
+}
+
+/// Returns the user that this process is, for good: an agent becomes nobody else, it starts another one.
+fn me() -> rustix::process::Uid {
+    static ME: OnceLock<rustix::process::Uid> = OnceLock::new();
+    *ME.get_or_init(rustix::process::geteuid)
 }
 
 impl Machine {
@@ -84,7 +91,7 @@ impl Machine {
     /// Returns where an agent keeps its state: in the root it works on, else in `/var/lib/kplay`, or in the home directory of
     /// a user who is not root. Users of the system may have no home; theirs is in `/var/tmp`.
     pub fn state_folder(root: Option<&Path>) -> PathBuf {
-        let me = rustix::process::geteuid();
+        let me = me();
         let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_dir());
         match (root, home) {
             (Some(root), _) => root.join("var/lib/kplay"),
@@ -95,7 +102,7 @@ impl Machine {
     }
 
     fn privileged(&self) -> bool {
-        rustix::process::geteuid().is_root()
+        me().is_root()
     }
 
     /// Returns where a path of the host lies on this machine. Below a root, links on the way are resolved within it; the one
