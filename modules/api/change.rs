@@ -249,6 +249,9 @@ pub struct Record {
 pub struct Recorded {
     /// The unit's invocation after the change, or empty for a command.
     pub invocation: String,
+    /// When the unit's state had last changed then, nanoseconds since 1970; 0 when that is not known.
+    #[serde(default)]
+    pub state_changed: i64,
     /// Digest of each path; `None` for an absent one.
     pub digests: BTreeMap<PathBuf, Option<Digest>>,
 }

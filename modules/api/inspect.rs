@@ -137,6 +137,9 @@ pub struct Unit {
     pub invocation: String,
     /// When the main process started, nanoseconds since 1970; 0 when it does not run.
     pub started: i64,
+    /// When its state last changed, which a reload does, too, nanoseconds since 1970; 0 when that is not known.
+    #[serde(default)]
+    pub state_changed: i64,
     /// Main process; 0 when there is none.
     pub main_pid: u32,
     /// Executable of the running main process, links resolved.

@@ -119,7 +119,7 @@ fn a_failure_is_not_put_on_record() {
 
 #[test]
 fn an_unreadable_record_counts_as_none() {
-    let recorded = Recorded { invocation: String::new(), digests: [("/etc/app".into(), Some(Digest::of(b"old")))].into() };
+    let recorded = Recorded { digests: [("/etc/app".into(), Some(Digest::of(b"old")))].into(), ..Recorded::default() };
     let host = host().file("/etc/app", "1").recorded("command/x", &recorded);
     assert!(runs(json!({ "command": "true", "inputs": "/etc/app" }), &host));
 }

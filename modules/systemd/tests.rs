@@ -6,7 +6,7 @@ use crate::api::change::{Change, Recorded};
 use crate::api::conformance::Example;
 use crate::api::fake::{Alone, Desk, Fake, apply};
 use crate::api::inspect::{CommandOutput, Unit};
-use crate::api::{AnyModule, Digest, ModuleError, Perform as _};
+use crate::api::{AnyModule, Digest, Inspect, ModuleError, Perform as _};
 use crate::find;
 
 pub(super) fn examples() -> Vec<Example> {
@@ -244,6 +244,28 @@ fn a_record_of_another_process_is_void() {
 }
 
 #[test]
+fn a_reload_by_hand_is_seen() {
+    let watch = json!({ "name": "app", "state": "started", "reload_on": "/etc/app" });
+    let mut host = running_as(|unit| unit.state_changed = 300_000_000_000).at(300).file("/etc/app/conf", "new");
+    apply(&*module(watch.clone()).unwrap(), &mut host).unwrap();
+    assert_eq!(proposed(watch.clone(), &host), [""; 0]);
+    // Changed by hand, and back again before anybody has reloaded: the process has what is on record.
+    let same = host.clone().at(400).file("/etc/app/conf", "by hand").at(410).file("/etc/app/conf", "new");
+    assert_eq!(proposed(watch.clone(), &same), [""; 0]);
+    // With a reload in between it has something else, whatever is on record.
+    let reloaded = |host: Fake, at: i64| {
+        let before = Inspect::unit(&host, "app").unwrap();
+        host.unit("app", |unit| *unit = Unit { state_changed: at * 1_000_000_000, ..before })
+    };
+    let other = reloaded(host.clone().at(400).file("/etc/app/conf", "by hand"), 405);
+    assert_eq!(proposed(watch.clone(), &other), [""; 0], "nothing is newer than what was reloaded");
+    let back = other.at(410).file("/etc/app/conf", "new");
+    assert_eq!(proposed(watch.clone(), &back), ["reload (/etc/app/conf is newer than the last reload)"]);
+    // A program that says only after its reload that it has finished.
+    assert_eq!(proposed(watch, &reloaded(host, 300)), [""; 0]);
+}
+
+#[test]
 fn a_run_that_dies_before_the_restart_loses_nothing() {
     let watch = json!({ "name": "app", "state": "started", "restart_on": "/etc/app" });
     let mut host = started_by_kplay().at(2_000_000_000).file("/etc/app/conf", "changed");
@@ -358,7 +380,8 @@ fn a_oneshot_that_ended_well_counts_as_started() {
     let host = host.file("/etc/rules", "2");
     assert_eq!(proposed(watch.clone(), &host), ["start (/etc/rules changed)"]);
     // After a boot nothing tells when it ran; what kplay last started it with is the best there is.
-    let recorded = Recorded { invocation: "before".into(), digests: [("/etc/rules".into(), Some(Digest::of(b"0")))].into() };
+    let recorded =
+        Recorded { invocation: "before".into(), digests: [("/etc/rules".into(), Some(Digest::of(b"0")))].into(), ..Recorded::default() };
     assert_eq!(proposed(watch, &ended("success", "1").recorded("unit/once.service", &recorded)), ["start (/etc/rules changed)"]);
 }
 

@@ -8,6 +8,9 @@ use crate::api::inspect::{Fingerprint, Unit};
 use crate::api::walk::{files, follow};
 use crate::api::{Digest, Inspect, ModuleError, OneOrMany};
 
+/// How long after a reload a unit may say that it has finished, nanoseconds.
+const SETTLES: i64 = 1_000_000_000;
+
 /// The paths a unit is watched for, and which of them differ from what its process was started with.
 pub(super) struct Watch {
     key: String,
@@ -48,7 +51,10 @@ impl Watch {
                 Some(program) => known.moved(host, &program, unit)?,
                 None => None,
             });
-            watch.reload = known.differences(host, &reload_paths, &reload_named)?;
+            watch.reload = match known.reloaded_by_others(unit) {
+                Some(known) => known.differences(host, &reload_paths, &reload_named)?,
+                None => known.differences(host, &reload_paths, &reload_named)?,
+            };
         }
         watch.paths = restart_paths;
         watch.paths.extend(reload_paths);
@@ -87,17 +93,33 @@ struct Known {
     earlier: BTreeMap<PathBuf, Option<Digest>>,
     /// When the process started; 0 when there is none (a oneshot unit that has ended).
     started: i64,
+    /// When its state had last changed when that was recorded; 0 when nothing is on record.
+    settled: i64,
+    /// What happened when it `started`.
+    event: &'static str,
 }
 
 impl Known {
     fn of(host: &dyn Inspect, key: &str, unit: &Unit) -> Result<Self, ModuleError> {
         // A record that cannot be read is as good as none: times of change decide then.
         let recorded: Option<Recorded> = host.record(key)?.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let (same, other) = match recorded {
-            Some(recorded) if !unit.invocation.is_empty() && recorded.invocation == unit.invocation => (Some(recorded.digests), None),
-            other => (None, other),
-        };
-        Ok(Self { same_process: same, earlier: other.map(|recorded| recorded.digests).unwrap_or_default(), started: unit.started })
+        let fresh = Self { same_process: None, earlier: BTreeMap::new(), started: unit.started, settled: 0, event: "the process" };
+        Ok(match recorded {
+            Some(recorded) if !unit.invocation.is_empty() && recorded.invocation == unit.invocation => {
+                Self { same_process: Some(recorded.digests), settled: recorded.state_changed, ..fresh }
+            }
+            Some(recorded) => Self { earlier: recorded.digests, ..fresh },
+            None => fresh,
+        })
+    }
+
+    /// Returns what is known of the files that a reload puts into effect, when somebody else has reloaded the unit since the record
+    /// was made: nobody knows what they held then, and only times of change are left.
+    fn reloaded_by_others(&self, unit: &Unit) -> Option<Self> {
+        let others = self.settled != 0 && unit.state_changed > self.settled + SETTLES;
+        let known =
+            || Self { same_process: None, earlier: BTreeMap::new(), started: unit.state_changed, settled: 0, event: "the last reload" };
+        others.then(known)
     }
 
     /// Returns a reason for each path that differs, and for each file that is gone from a watched folder.
@@ -130,7 +152,7 @@ impl Known {
             (Some(None) | None, None) => None,
             (None, Some(Fingerprint::Known(_))) => {
                 let newer = self.started != 0 && follow(host, path)?.changed > self.started;
-                newer.then(|| format!("{shown} is newer than the process"))
+                newer.then(|| format!("{shown} is newer than {}", self.event))
             }
         })
     }

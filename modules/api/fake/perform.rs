@@ -257,6 +257,7 @@ impl Fake {
         }
         if let (Some(record), Some(mut recorded)) = (record, recorded) {
             recorded.invocation.clone_from(&unit.invocation);
+            recorded.state_changed = unit.state_changed;
             self.records.insert(record.key.clone(), serde_json::to_vec(&recorded).unwrap_or_default());
         }
         // A unit that neither runs nor is enabled leaves systemd's memory, and is read afresh when asked for.

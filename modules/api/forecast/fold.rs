@@ -217,7 +217,7 @@ impl Forecast<'_> {
         self.stirred.get_or_insert_with(|| because.clone());
         if let Some(record) = &run.record {
             let digests = self.digests(record)?;
-            self.records.insert(record.key.clone(), Recorded { invocation: String::new(), digests });
+            self.records.insert(record.key.clone(), Recorded { digests, ..Recorded::default() });
         }
         if run.creates.is_none() && run.removes.is_none() {
             self.lay(Over::Anything, &because);

@@ -220,7 +220,8 @@ impl Forecast<'_> {
             }
         }
         if let (Some(record), Some(digests)) = (record, recorded) {
-            self.records.insert(record.key.clone(), Recorded { invocation: unit.invocation.clone(), digests });
+            self.records
+                .insert(record.key.clone(), Recorded { invocation: unit.invocation.clone(), state_changed: unit.state_changed, digests });
         }
         self.units.insert(name, Foreseen { unit, at: self.folds, read, assumed: folded.assumed.clone() });
         Ok(())

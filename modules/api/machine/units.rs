@@ -13,7 +13,7 @@ use crate::api::inspect::{Command, Unit};
 
 /// What is asked of systemd; one call yields all of it.
 const PROPERTIES: &str = "Id,Names,LoadState,ActiveState,SubState,UnitFileState,Type,Result,NeedDaemonReload,InvocationID,MainPID,\
-    ActiveEnterTimestampMonotonic,FragmentPath,DropInPaths,EnvironmentFiles,ExecStart";
+    ActiveEnterTimestampMonotonic,StateChangeTimestampMonotonic,FragmentPath,DropInPaths,EnvironmentFiles,ExecStart";
 /// Seconds for systemd to answer a question.
 const ANSWER: u64 = 30;
 /// Clock ticks a second in `/proc/PID/stat`, the same on all of Linux's architectures that systemd runs on.
@@ -69,8 +69,8 @@ impl Machine {
         }
         let (Some(record), Some(recorded)) = (record, recorded) else { return Ok(()) };
         self.units.borrow_mut().forget();
-        let invocation = self.find_unit(&name)?.invocation;
-        self.keep_record(&record.key, &Recorded { invocation, ..recorded })
+        let Unit { invocation, state_changed, .. } = self.find_unit(&name)?;
+        self.keep_record(&record.key, &Recorded { invocation, state_changed, ..recorded })
     }
 
     pub(super) fn reload_daemon(&self) -> Result<(), ModuleError> {
@@ -139,6 +139,10 @@ fn parse(text: &str) -> Unit {
             "InvocationID" => unit.invocation = word,
             "MainPID" => unit.main_pid = value.parse().unwrap_or(0),
             "ActiveEnterTimestampMonotonic" => active_since = value.parse().unwrap_or(0),
+            "StateChangeTimestampMonotonic" => {
+                let at: i64 = value.parse().unwrap_or(0);
+                unit.state_changed = if at == 0 { 0 } else { since_boot(ClockId::Monotonic, at * 1000) };
+            }
             "FragmentPath" if !value.is_empty() => unit.fragment = Some(value.into()),
             "DropInPaths" => unit.drop_ins = value.split_whitespace().map(PathBuf::from).collect(),
             "EnvironmentFiles" => unit.environment_files.extend(environment_file(value)),
