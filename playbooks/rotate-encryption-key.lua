@@ -11,6 +11,7 @@ local rolling = require "rolling"
 local rotation = require "rotation"
 local cluster = require "cluster"
 local procedure = require "procedure"
+local encryption_keys = require "lib.encryption_keys"
 
 local names = {
   "add a new key on all masters",
@@ -31,23 +32,9 @@ local function file()
 end
 
 local function read()
-  local text = kept(file())
-  assert(text, "`" .. file() .. "` is not there: run playbooks/apiserver.lua first, which makes it or adopts the keys of a master")
-  local state = yaml.decode(text)
-  for _, key in ipairs(state.keys) do
-    secret(key.secret)
-  end
+  local state = encryption_keys.read(file())
+  assert(state, "`" .. file() .. "` is not there: run playbooks/apiserver.lua first, which makes it or adopts the keys of a master")
   return state
-end
-
-local function write(keys, dropped)
-  local lines = { "# Keys that encrypt Secrets in etcd. The first one encrypts, all of them decrypt. Whoever has them can read all Secrets.", "keys:" }
-  for _, key in ipairs(keys) do
-    table.insert(lines, "  - name: " .. key.name)
-    table.insert(lines, "    secret: " .. key.secret)
-  end
-  table.insert(lines, "dropped: [" .. table.concat(dropped, ", ") .. "]")
-  keep(file(), table.concat(lines, "\n") .. "\n")
 end
 
 -- Returns the number in a key's name: later ones are higher.
@@ -71,7 +58,7 @@ rotation.pass({
     local state = read()
     if #state.keys == 1 then
       local new = { name = "key" .. string.format("%d", number(state.keys[1]) + 1), secret = random_secret(32) }
-      write({ state.keys[1], new }, state:get("dropped", {}))
+      encryption_keys.write(file(), { keys = { state.keys[1], new }, dropped = state.dropped })
       return "the new key is " .. new.name
     end
   end,
@@ -84,7 +71,7 @@ rotation.pass({
   advance = function()
     local state = read()
     if #state.keys == 2 and number(state.keys[1]) < number(state.keys[2]) then
-      write({ state.keys[2], state.keys[1] }, state:get("dropped", {}))
+      encryption_keys.write(file(), { keys = { state.keys[2], state.keys[1] }, dropped = state.dropped })
     end
   end,
   bring = bring,
@@ -133,12 +120,8 @@ rotation.pass({
   advance = function()
     local state = read()
     if #state.keys == 2 and number(state.keys[1]) > number(state.keys[2]) then
-      local dropped = {}
-      for _, name in ipairs(state:get("dropped", {})) do
-        table.insert(dropped, name)
-      end
-      table.insert(dropped, state.keys[2].name)
-      write({ state.keys[1] }, dropped)
+      table.insert(state.dropped, state.keys[2].name)
+      encryption_keys.write(file(), { keys = { state.keys[1] }, dropped = state.dropped })
     end
   end,
   bring = bring,

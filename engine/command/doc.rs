@@ -109,17 +109,23 @@ fn of_role(role: &RoleManual) -> String {
         return text + "\nIt has no parameters.\n";
     }
     text += "\nParameters:\n";
-    for ParamManual { name, kind, required, secret, default, choices, doc } in &role.params {
-        let mut traits = vec![kind.clone()];
-        traits.extend(required.then(|| "required".to_owned()));
-        traits.extend(secret.then(|| "secret".to_owned()));
-        traits.extend(default.as_ref().map(|value| format!("default {value}")));
-        if !choices.is_empty() {
-            traits.push(format!("one of {}", choices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
-        }
-        entry(&mut text, name, &traits.join(", "), doc);
+    for param in &role.params {
+        entry(&mut text, &param.name, &traits(param), &param.doc);
     }
     text
+}
+
+/// Returns what a role says of a parameter besides its purpose: `string, default "etcd"`.
+fn traits(param: &ParamManual) -> String {
+    let ParamManual { kind, required, secret, default, choices, .. } = param;
+    let mut traits = vec![kind.clone()];
+    traits.extend(required.then(|| "required".to_owned()));
+    traits.extend(secret.then(|| "secret".to_owned()));
+    traits.extend(default.as_ref().map(|value| format!("default {value}")));
+    if !choices.is_empty() {
+        traits.push(format!("one of {}", choices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+    }
+    traits.join(", ")
 }
 
 /// Writes one argument: name and traits on a line, the description folded below.
@@ -194,6 +200,8 @@ fn words_count(schema: &Value) -> usize {
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
+mod roles;
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -232,7 +240,7 @@ mod tests {
             hosts = { type = \"list\", items = { type = \"string\" } } } }";
         std::fs::create_dir(folder.path().join("api")).unwrap();
         std::fs::write(folder.path().join("api/role.lua"), text).unwrap();
-        let readme = "# api\n\nServes.\n\n```lua\nhost:role(\"api\")\n```\n\n`kplay doc api` lists the parameters.\n";
+        let readme = "# api\n\nServes.\n\n```lua\nhost:role(\"api\")\n```\n\n## Parameters\n\n| port |\n";
         std::fs::write(folder.path().join("api/README.md"), readme).unwrap();
         let shown = of_role(&describe_role(&folder.path().join("api")).unwrap()).replace(&*folder.path().to_string_lossy(), "X");
         insta::assert_snapshot!(shown, @r#"

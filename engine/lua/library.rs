@@ -32,8 +32,8 @@ pub(super) fn compile(lua: &Lua, shared: &Shared, file: &Path, text: &str, envir
     chunk.into_function().map_err(|error| syntax(&shared.sources, &error, file))
 }
 
-/// Finds a Lua module beside its user: in the folder, its `lib/`, then the playbook's folder and its `lib/`. Returns a key that
-/// tells it from others, and the function that runs it.
+/// Finds a Lua module beside its user: in the folder, its `lib/`, then the playbook's folder and its `lib/`, then among the roles:
+/// `lib.names` is `roles/lib/names.lua`. Returns a key that tells it from others, and the function that runs it.
 pub(super) fn find_module(
     lua: &Lua,
     shared: &Shared,
@@ -58,7 +58,8 @@ pub(super) fn find_module(
     let relative = PathBuf::from(format!("{}.lua", name.replace('.', "/")));
     let places =
         [folder, shared.playbook_folder.as_path()].into_iter().flat_map(|base| [base.join(&relative), base.join("lib").join(&relative)]);
-    let places: Vec<_> = places.collect();
+    let among_roles = shared.options.role_paths.iter().map(|base| base.join(&relative));
+    let places: Vec<_> = places.chain(among_roles).collect();
     let Some(file) = places.iter().find(|place| place.is_file()) else {
         let error = Diagnostic::user(format!("there is no Lua file `{name}`"));
         return fail(error.details(places.iter().map(|place| format!("looked for {}", place.display()))));

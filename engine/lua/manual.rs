@@ -25,7 +25,7 @@ pub struct RoleManual {
     pub folder: PathBuf,
     /// What it is for, in a line.
     pub summary: String,
-    /// What its `README.md` says, without heading and without the line that leads back here; empty when there is none.
+    /// What its `README.md` says, without heading and list of parameters; empty when there is none.
     pub readme: String,
     /// Its parameters, by name.
     pub params: Vec<ParamManual>,
@@ -81,7 +81,9 @@ pub fn describe_role(folder: &Path) -> Result<RoleManual> {
     };
     let inventory = Inventory::load(&sources)?;
     let file = folder.join("role.lua");
-    let options = Options { check: true, ..Options::default() };
+    // What roles share lies beside them.
+    let role_paths = folder.parent().map(Path::to_owned).into_iter().collect();
+    let options = Options { check: true, role_paths, ..Options::default() };
     let services = Box::new(Nothing);
     let program = Program::open(&file, options, &inventory, Arc::default(), services, &Secrets::default()).map_err(internal)?;
     let classes = program.classes()?;
@@ -110,10 +112,10 @@ pub fn describe_role(folder: &Path) -> Result<RoleManual> {
     })
 }
 
-/// Returns a README's text without its heading, and without the line that names `kplay doc`.
+/// Returns a README's text without its heading, and without its list of parameters: those are shown as they are declared.
 fn body(readme: &str) -> String {
-    let lines =
-        readme.lines().enumerate().filter(|(number, line)| !(*number == 0 && line.starts_with("# ") || line.starts_with("`kplay doc ")));
+    let text = readme.split("## Parameters\n").next().unwrap_or_default();
+    let lines = text.lines().enumerate().filter(|(number, line)| !(*number == 0 && line.starts_with("# ")));
     lines.map(|(_, line)| format!("{line}\n")).collect::<String>().trim().to_owned()
 }
 

@@ -1,16 +1,11 @@
 -- Secrets in etcd are encrypted: the configuration that document 000 writes by hand, with keys that all masters share.
 --
--- The keys are kept on the controller, in a file beside the authority:
---
---   keys:               # the first one encrypts, all of them decrypt
---     - name: key2
---       secret: …
---     - name: key1
---       secret: …
---   dropped: [key0]     # nothing is encrypted with these any more
+-- The keys are kept on the controller, in a file beside the authority (roles/lib/encryption_keys.lua).
 --
 -- They are made once, and adopted where a master has some and the controller has none. Whatever could make Secrets unreadable is
 -- refused: a key on a master that the controller does not know, and a first key that this master could not read yet.
+
+local encryption_keys = require "lib.encryption_keys"
 
 -- Stands in document 000, and so is known to everybody.
 local published = "lU9S9JnBJuVEqj6F7OyMAChw3T7cZwl16KmJ8gQtOnw="
@@ -49,17 +44,6 @@ local function keys_of(text, where)
     end
   end
   return keys
-end
-
--- Returns the text of the controller's file.
-local function shown(keys, dropped)
-  local lines = { "# Keys that encrypt Secrets in etcd. The first one encrypts, all of them decrypt. Whoever has them can read all Secrets.", "keys:" }
-  for _, key in ipairs(keys) do
-    table.insert(lines, "  - name: " .. key.name)
-    table.insert(lines, "    secret: " .. key.secret)
-  end
-  table.insert(lines, "dropped: [" .. table.concat(dropped, ", ") .. "]")
-  return table.concat(lines, "\n") .. "\n"
 end
 
 -- Returns the configuration as document 000 writes it.
@@ -131,19 +115,16 @@ return {
       once("keys of " .. p.encryption_keys, function()
         local keys = adopted(p) or { { name = "key1", secret = random_secret(32) } }
         examine(keys, "`" .. p.encryption_config .. "`, which would be adopted as " .. file)
-        keep(p.encryption_keys, shown(keys, {}))
+        encryption_keys.write(p.encryption_keys, { keys = keys, dropped = {} })
       end)
     end
-    local ours = yaml.decode(kept(p.encryption_keys))
-    local keys, known = {}, {}
-    for _, key in ipairs(ours.keys) do
-      table.insert(keys, { name = key.name, secret = key.secret })
-    end
+    local ours, known = encryption_keys.read(p.encryption_keys), {}
+    local keys = ours.keys
     examine(keys, file)
     for _, key in ipairs(keys) do
       known[key.name] = key.secret
     end
-    for _, name in ipairs(ours:get("dropped", {})) do
+    for _, name in ipairs(ours.dropped) do
       known[name] = known[name] or true
     end
 

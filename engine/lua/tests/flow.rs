@@ -357,6 +357,17 @@ fn playbooks_are_made_of_playbooks_and_share_what_they_require() {
         .file("lib/shared.lua", "local count = 0\nreturn { greet = function(host) count = count + 1 print(count) end }\n");
     assert_eq!(book.log(), ["say: 1", "say: 2"]);
 
+    // What roles share lies beside them, for playbooks, too.
+    let book = Book::new(
+        "local words = require(\"lib.words\")\nplay { hosts = \"a\", run = function(host) print(words.one) host:role(\"greeter\") end }\n",
+    )
+    .file("roles/lib/words.lua", "return { one = \"one word\" }\n")
+    .file(
+        "roles/greeter/role.lua",
+        "local words = require(\"lib.words\")\nreturn { summary = \"greets\", run = function() print(words.one) end }\n",
+    );
+    assert_eq!(book.log(), ["say: one word", "say: one word"]);
+
     let circle = Book::new("require(\"one\")\n").file("one.lua", "require(\"two\")\n").file("two.lua", "require(\"one\")\n");
     assert!(circle.error().contains("`require` goes round in a circle"), "{}", circle.error());
 }
