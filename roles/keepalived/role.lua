@@ -38,7 +38,11 @@ return {
       doc = "With `automatic`: what a proxy whose port is closed loses of its priority. More than the distance to the next priority.",
     },
     proxy_port = { type = "integer", default = 7443, doc = "Port that has to be open on a proxy that holds the address." },
-    check_interval = { type = "integer", default = 2, doc = "Seconds between two looks at the port." },
+    check_interval = {
+      type = "integer",
+      doc = "Seconds between two looks at the port. 2 by default; with `automatic` 1, since the other proxy then has to miss three "
+        .. "announcements besides.",
+    },
     advert_int = { type = "integer", default = 1, doc = "Seconds between announcements, the same on all proxies." },
     conf_folder = { type = "string", default = "/etc/keepalived", doc = "Folder of the configuration." },
     steps = {
@@ -87,7 +91,7 @@ return {
         scripts = {
           chk_nginx = {
             script = check .. " " .. p.proxy_port,
-            interval = p.check_interval,
+            interval = p.check_interval or p.failback == "automatic" and 1 or 2,
             weight = p.failback == "automatic" and p.weight or nil,
           },
         },
