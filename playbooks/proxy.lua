@@ -11,7 +11,11 @@
 -- Those that do not hold it are silent then until the holder has been changed: meanwhile nobody could stand in for it.
 
 local cluster = require "cluster"
+local rolling = require "rolling"
 local vip = require "vip"
+
+-- A forecast of a whole site has looked before anything would have changed, and cannot look any more.
+local looked_before = check_mode and rolling.has_asked()
 
 -- Who holds the address before anything is done, and whether the proxies would stop hearing each other half way.
 local holds, deaf = {}, false
@@ -22,8 +26,7 @@ play {
   run = function(host)
     if vip.wanted() then
       holds[host.name] = vip.held(host)
-      local agrees = cluster.keepalived(host, { "agrees" })
-      deaf = deaf or agrees == false
+      deaf = deaf or not looked_before and cluster.keepalived(host, { "agrees" }) == false
     end
   end,
 }
@@ -53,6 +56,9 @@ play {
   hosts = "proxies",
   any_error_stops = true,
   run = function(host)
+    if looked_before then
+      return
+    end
     local port = string.format("%d", host.vars:get("proxy_port", 7443))
     host:role("preflight", {
       ports = { [port] = "nginx" },

@@ -6,8 +6,12 @@
 --
 -- inventory/hdss7.yaml follows document 001, inventory/k8scloud.yaml 000, inventory/k8s-1-6.yaml 002.
 
+local health = require "health"
+
 require "preflight"
 require "nodes"
 require "apiserver"
-require "proxy"
+if #health.proxies() > 0 then
+  require "proxy"
+end
 require "controllers"

@@ -8,10 +8,16 @@
 
 local cluster = {}
 
+-- Returns the proxies; an inventory need not have any.
+local has_proxies = pcall(hosts, "proxies")
+function cluster.proxies()
+  return has_proxies and hosts("proxies") or {}
+end
+
 -- Returns the address of each host of a group, in the inventory's order.
 function cluster.addresses(group)
   local list = {}
-  for _, host in ipairs(hosts(group)) do
+  for _, host in ipairs(group == "proxies" and cluster.proxies() or hosts(group)) do
     table.insert(list, host.vars.address)
   end
   return list
@@ -78,7 +84,7 @@ function cluster.pki(host, only)
     etcd = only ~= "masters" and cluster.is_in(host, "etcd"),
     apiserver = only ~= "etcd" and cluster.is_in(host, "masters"),
     apiserver_addresses = cluster.apiserver_addresses(host),
-    apiserver_names = host.vars:get("reach_by_name", false) and cluster.names("masters:proxies") or {},
+    apiserver_names = host.vars:get("reach_by_name", false) and cluster.names(has_proxies and "masters:proxies" or "masters") or {},
   })
 end
 

@@ -66,6 +66,11 @@ function rolling.ask()
   }
 end
 
+-- Returns whether this run has asked who serves.
+function rolling.has_asked()
+  return asked
+end
+
 -- Returns whether a master served when the run began.
 function rolling.serves(master)
   return serves[master.name] == true
