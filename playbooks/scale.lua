@@ -4,8 +4,14 @@
 --   kplay playbooks/scale.lua -i inventory/hdss7.yaml            does them
 --
 -- Say in the inventory what is to be: a host that is to come stands in `masters` and `etcd`; one that is to go stands in the group
--- `leaving` and in no other. To replace a host, do both at once. A host that is to go may be dead. Afterwards take it out of the
--- inventory. Run it again after anything that stopped it.
+-- `leaving` and in no other. To put one host in another's place, do both at once. A host that is to go may be dead. Afterwards take it
+-- out of the inventory.
+--
+-- A machine that was lost comes back under its old name and address without any change of the inventory: install it anew, and run
+-- this. Its member of etcd, which is known and holds nothing any more, is removed and joins again.
+--
+-- A member joins as a learner, which counts for no majority, and gets its vote when it has all the others have: etcd goes on working
+-- whatever becomes of it meanwhile. Run again after anything that stopped it.
 
 local cluster = require "cluster"
 local health = require "health"
@@ -19,8 +25,8 @@ end
 if check_mode then
   procedure({
     name = "scale",
-    { "remove members of etcd from it that are to go and are dead" },
-    { "have hosts of the group `etcd` that are no members join it, one at a time" },
+    { "remove members of etcd from it that are to go and are dead, or whose machine has lost what it held" },
+    { "have hosts of the group `etcd` that are no members join it, one at a time, without a vote until they hold what the others hold" },
     { "bring masters and proxies to what the inventory says (apiserver.lua, proxy.lua): new masters, addresses of etcd, upstreams" },
     { "stop apiservers, controllers and members of etcd on hosts of the group `leaving`, and remove these members" },
   })
@@ -38,7 +44,7 @@ local function peer(host)
   return "https://" .. host.vars.address .. ":2380"
 end
 
--- The member that is asked, and all members by peer address: `{ id = …, name = …, started = … }`.
+-- The member that is asked, and all members by peer address: `{ id = …, name = …, started = …, learner = … }`.
 local asked, members
 
 local function ask()
@@ -48,19 +54,27 @@ local function ask()
     { name = "members of etcd" }
   )
   for line in list.stdout:gmatch("[^\n]+") do
-    local id, state, name, address = line:match("^(%x+), (%w+), ([^,]*), ([^,]+),")
-    members[address] = { id = id, name = name, started = state == "started" }
+    local id, state, name, address, learner = line:match("^(%x+), (%w+), ([^,]*), ([^,]+), [^,]*, (%w+)$")
+    members[address] = { id = id, name = name, started = state == "started", learner = learner == "true" }
   end
+end
+
+-- Has the member that is asked do something to the list of members.
+local function change(words, options)
+  asked:shell({ command = etcdctl(asked, words), env = { ETCDCTL_API = "3" } }, options)
+  ask()
 end
 
 local function remove(host)
   if members[peer(host)] then
-    asked:shell(
-      { command = etcdctl(asked, "member remove " .. members[peer(host)].id), env = { ETCDCTL_API = "3" } },
-      { name = "remove member " .. host.name }
-    )
-    ask()
+    change("member remove " .. members[peer(host)].id, { name = "remove member " .. host.name })
   end
+end
+
+-- Returns whether a host has what a member of etcd keeps.
+local function holds_data(host)
+  local folder = host.vars:get("etcd_data_folder", "/var/lib/etcd") .. "/member"
+  return host:stat({ path = folder, digest = false }, { name = "does it hold the data of a member?" }).exists, folder
 end
 
 play {
@@ -70,11 +84,12 @@ play {
   run = function(controller)
     for _, member in ipairs(hosts("etcd")) do
       if not asked and member:systemd({ name = "etcd", only_look = true }, { name = "is there a member of etcd?" }).state == "active" then
-        asked = member
+        asked = not health.etcd_member(member, { timeout = 10 }, { name = "is it healthy?", ignore_errors = true }).failed and member or nil
       end
     end
     if not asked then
-      controller:fail("no host of the group `etcd` runs a member: a new cluster is made by playbooks/site.lua")
+      controller:fail("no host of the group `etcd` runs a healthy member: a new cluster is made by playbooks/site.lua; one that has lost "
+        .. "its majority needs its members back first, or a backup")
     end
     ask()
     for _, host in ipairs(leaving()) do
@@ -93,26 +108,37 @@ play {
   any_error_stops = true,
   run = function(host)
     local known = members[peer(host)]
-    if known and known.started then
+    local holds, folder = holds_data(host)
+    if known and known.started and not known.learner and holds then
       return
     end
-    health.etcd_members(asked, members)
+    if not known and holds then
+      host:fail(folder .. " holds the data of a member that etcd does not know: of one that was removed, or of another cluster. "
+        .. "Remove that folder if nobody needs it")
+    end
+    health.etcd_members(asked, members, peer(host))
+    if known and known.started and not holds then
+      -- The machine was lost. As long as its member is known, the others wait for it, and it could not begin with nothing.
+      remove(host)
+      known = nil
+    end
     cluster.pki(host)
     local list = { { name = host.name, address = host.vars.address } }
     for address, member in pairs(members) do
-      if member.started then
+      if member.started and address ~= peer(host) then
         table.insert(list, { name = member.name, address = address:match("^https://(.+):2380$") })
       end
     end
     host:role("etcd", { name = host.name, members = list, cluster_state = "existing", steps = { "configure", "install" } })
     if not known then
-      asked:shell(
-        { command = etcdctl(asked, "member add " .. host.name .. " --peer-urls=" .. peer(host)), env = { ETCDCTL_API = "3" } },
-        { name = "add member " .. host.name }
-      )
+      change("member add " .. host.name .. " --learner --peer-urls=" .. peer(host), { name = "add member " .. host.name .. ", without a vote" })
     end
     host:role("etcd", { name = host.name, members = list, cluster_state = "existing", steps = { "start" } })
     ask()
+    if members[peer(host)].learner then
+      -- Refused until it has caught up.
+      change("member promote " .. members[peer(host)].id, { name = "give " .. host.name .. " its vote", retries = 60, delay = 1 })
+    end
   end,
 }
 
@@ -153,7 +179,7 @@ if goes then
         host:systemd({ name = "etcd", state = "stopped", enabled = false })
       end
       -- A member that has been removed can never come back with what it has.
-      host:file({ path = host.vars:get("data_folder", "/var/lib/etcd") .. "/member", state = "absent" })
+      host:file({ path = host.vars:get("etcd_data_folder", "/var/lib/etcd") .. "/member", state = "absent" })
     end,
   }
 end

@@ -55,26 +55,28 @@ function health.etcd(master, how, options)
   return results
 end
 
--- Waits on a member of etcd until all members are healthy that it knows of and that have been started.
-function health.etcd_members(member, members)
+-- Waits on a member of etcd until a member is healthy: itself, or the one at an address. Returns the result.
+function health.etcd_member(member, how, options)
   local folder = member.vars:get("etcd_folder", "/etc/etcd/ssl")
+  return member:wait_for({
+    url = (how.address or "https://" .. member.vars.address .. ":2379") .. "/health",
+    body = '"health": *"true"',
+    ca = folder .. "/ca.pem",
+    cert = folder .. "/etcd.pem",
+    key = folder .. "/etcd-key.pem",
+    timeout = how.timeout or 60,
+  }, options)
+end
+
+-- Waits on a member of etcd until all members are healthy that have a vote, but for the one with a peer address.
+function health.etcd_members(member, members, but)
   for address, known in pairs(members) do
-    if known.started then
-      member:wait_for({
-        url = address:gsub(":2380$", ":2379") .. "/health",
-        body = '"health": *"true"',
-        ca = folder .. "/ca.pem",
-        cert = folder .. "/etcd.pem",
-        key = folder .. "/etcd-key.pem",
-      }, { name = known.name .. " is healthy" })
+    if known.started and not known.learner and address ~= but then
+      health.etcd_member(member, { address = address:gsub(":2380$", ":2379") }, { name = known.name .. " is healthy" })
     end
   end
 end
 
--- Returns the proxies; an inventory need not have any.
-local has_proxies = pcall(hosts, "proxies")
-function health.proxies()
-  return has_proxies and hosts("proxies") or {}
-end
+health.proxies = cluster.proxies
 
 return health

@@ -4,11 +4,14 @@
 //! program that calls itself v1.20.3. The one that does not start is a script.
 
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Command;
 
+use crate::client::Client;
+use crate::drift;
 use crate::support::{Lab, run};
 
 const MASTERS: [&str; 2] = ["hdss7-21", "hdss7-22"];
+const HOSTS: [&str; 4] = ["hdss7-11", "hdss7-12", "hdss7-21", "hdss7-22"];
 const SSL: &str = "/etc/kubernetes/server/ssl";
 
 #[test]
@@ -25,58 +28,6 @@ fn a_control_plane_is_operated_while_clients_work() {
     a_flag_is_changed(&lab);
     the_service_accounts_key_is_rotated(&lab);
     the_encryption_key_is_rotated(&lab);
-}
-
-/// A third master joins, with a member of etcd, and leaves again.
-#[test]
-fn a_master_comes_and_goes() {
-    let lab = &Lab::of_repository();
-    for playbook in ["playbooks/apiserver.lua", "playbooks/proxy.lua"] {
-        lab.kplay(&[playbook]).success();
-    }
-    let members = || {
-        let ssl = "/etc/etcd/ssl";
-        let script = format!(
-            "ETCDCTL_API=3 etcdctl --endpoints=https://10.4.7.12:2379 --cacert={ssl}/ca.pem --cert={ssl}/etcd.pem --key={ssl}/etcd-key.pem \
-             member list | cut -d, -f2,3 | sort"
-        );
-        lab.sh("hdss7-12", &script).success()
-    };
-    let three = members();
-    lab.edit(
-        "inventory/hdss7.yaml",
-        "        hdss7-22: { address: 10.4.7.22 }\n    masters:\n      hosts:\n",
-        "        hdss7-22: { address: 10.4.7.22 }\n        hdss7-23: { address: 10.4.7.23 }\n    masters:\n      hosts:\n        hdss7-23:\n",
-    );
-    lab.kplay(&["lab", "up"]).success();
-    lab.kplay(&["playbooks/scale.lua", "--check"]).success();
-    assert_eq!(members(), three);
-    let client = Client::begin(lab);
-    lab.kplay(&["playbooks/scale.lua"]).success();
-    client.is_content("arrival of a master");
-    assert_eq!(members(), format!("{three} started, hdss7-23\n"));
-    assert_eq!(lab.sh("hdss7-23", "kubectl get --raw /readyz").success(), "ok");
-    assert_eq!(lab.sh("hdss7-11", "grep -c 10.4.7.23:6443 /etc/nginx/nginx.conf").success(), "1\n");
-    lab.kplay(&["playbooks/verify.lua"]).success();
-    lab.play(&["--check"]).nothing_to_do();
-
-    lab.edit(
-        "inventory/hdss7.yaml",
-        "        hdss7-23: { address: 10.4.7.23 }\n    masters:\n      hosts:\n        hdss7-23:\n",
-        "    masters:\n      hosts:\n",
-    );
-    lab.edit(
-        "inventory/hdss7.yaml",
-        "  children:\n",
-        "  children:\n    leaving:\n      hosts:\n        hdss7-23: { address: 10.4.7.23 }\n",
-    );
-    let client = Client::begin(lab);
-    lab.kplay(&["playbooks/scale.lua"]).success();
-    client.is_content("departure of a master");
-    assert_eq!(members(), three);
-    let gone = "systemctl is-active kube-apiserver etcd; systemctl is-enabled kube-apiserver etcd; ls /var/lib/etcd";
-    assert_eq!(lab.sh("hdss7-23", gone).stdout, "inactive\ninactive\ndisabled\ndisabled\n");
-    lab.play(&["--check"]).nothing_to_do();
 }
 
 /// Nothing is wrong with a new cluster; what is broken then is named, and the exit code says so.
@@ -113,11 +64,10 @@ fn verify_says_what_is_wrong(lab: &Lab) {
 
 fn an_upgrade_goes_from_master_to_master(lab: &Lab, archives: &Archives) {
     let arguments = archives.arguments("v1.20.3");
+    let before = drift::state(lab, &HOSTS);
     let forecast = lab.kplay(&with("playbooks/upgrade.lua", &arguments, &["--check"])).success();
     assert!(forecast.contains("link /usr/local/kubernetes-server to /usr/local/kubernetes-server-v1.20.3"), "{forecast}");
-    for master in MASTERS {
-        lab.sh(master, "test ! -e /usr/local/kubernetes-server-v1.20.3").success();
-    }
+    drift::same(&before, &drift::state(lab, &HOSTS), "upgrade.lua");
 
     let client = Client::begin(lab);
     lab.kplay(&with("playbooks/upgrade.lua", &arguments, &[])).success();
@@ -285,96 +235,5 @@ impl Archives {
     fn variables(&self, version: &str) -> String {
         let archive = self.folder.join(format!("{version}.tar.gz"));
         format!("    kubernetes_version: {version}\n    kubernetes_archive: {}\n", archive.display())
-    }
-}
-
-/// A client on a host that writes and reads through the shared address all the time, and what became of its requests.
-struct Client<'a> {
-    lab: &'a Lab,
-    child: Child,
-    since: String,
-}
-
-/// One request after the other, each tried again up to five times; a line for each that failed at first or for good.
-const CLIENT: &str = r#"
-    rm -f /root/stop /root/client.*
-    S=/etc/kubernetes/server/ssl
-    U=https://10.4.7.10:7443/api/v1/namespaces/default/configmaps
-    ask() {
-      code=$(curl -s -m 5 -o /dev/null -w '%{http_code}' -H 'Accept: application/vnd.kubernetes.protobuf' -H 'Content-Type: application/json' \
-        --cacert $S/ca.pem --cert $S/admin.pem --key $S/admin-key.pem "$@")
-      test "$code" = 200
-    }
-    ask -X POST -d '{"metadata":{"name":"probe"}}' $U
-    n=0
-    until [ -e /root/stop ]; do
-      n=$((n + 1))
-      if [ $((n % 2)) = 0 ]; then set -- $U/probe; else set -- -X PUT -d "{\"metadata\":{\"name\":\"probe\"},\"data\":{\"n\":\"$n\"}}" $U/probe; fi
-      ask "$@" && continue
-      echo "failed $(date +%T.%3N) $code"
-      for try in 1 2 3 4 5 for-good; do
-        [ $try = for-good ] && echo "$try $(date +%T.%3N) $code"
-        sleep 0.2
-        ask "$@" && break
-      done
-    done >> /root/client.log
-    echo $n > /root/client.requests
-"#;
-
-impl<'a> Client<'a> {
-    fn begin(lab: &'a Lab) -> Self {
-        let since = lab.sh(MASTERS[0], "date +%s").success();
-        let child = lab.start(&["lab", "exec", MASTERS[1], "--", "sh", "-c", CLIENT]);
-        Self { lab, child, since: since.trim().to_owned() }
-    }
-
-    /// Stops the client. No request has failed for good, fewer than one in a hundred at first, and at no time were two
-    /// apiservers down.
-    #[track_caller]
-    fn is_content(mut self, during: &str) {
-        self.lab.sh(MASTERS[1], "touch /root/stop").success();
-        self.child.wait().unwrap();
-        let requests: usize = self.lab.sh(MASTERS[1], "cat /root/client.requests").success().trim().parse().unwrap();
-        let log = self.lab.sh(MASTERS[1], "cat /root/client.log").success();
-        let count = |word: &str| log.lines().filter(|line| line.starts_with(word)).count();
-        let (failed, for_good) = (count("failed"), count("for-good"));
-        println!("{during}: {requests} requests, {failed} failed at first, {for_good} for good");
-        assert!(requests > 20, "{during}: only {requests} requests");
-        assert!(for_good == 0 && failed * 100 < requests, "{during}: {requests} requests, {failed} failed, {for_good} for good:\n{log}");
-
-        let down: Vec<Vec<(f64, f64)>> = MASTERS.iter().map(|master| self.down(master)).collect();
-        for one in &down[0] {
-            for other in &down[1] {
-                assert!(one.1 < other.0 || other.1 < one.0, "{during}: both were down, {one:?} and {other:?}");
-            }
-        }
-    }
-
-    /// When a master's apiserver was down, as systemd tells: from its end to where it was ready again.
-    fn down(&self, master: &str) -> Vec<(f64, f64)> {
-        let script = format!(
-            "journalctl -q -u kube-apiserver --since=@{} -o short-unix | grep -E 'systemd\\[1\\]: (Stopping|Started|.*exited)'; true",
-            self.since
-        );
-        let mut spans = Vec::new();
-        let mut since = None;
-        for line in self.lab.sh(master, &script).success().lines() {
-            let time: f64 = line.split(' ').next().unwrap().parse().unwrap();
-            if line.contains(": Started") {
-                spans.extend(since.take().map(|since| (since, time)));
-            } else {
-                since.get_or_insert(time);
-            }
-        }
-        assert_eq!(since, None, "{master} is down");
-        spans
-    }
-}
-
-impl Drop for Client<'_> {
-    fn drop(&mut self) {
-        // The client of a test that failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

@@ -173,6 +173,14 @@ impl Lab {
         run(Command::new("ip").args(["netns", "delete", &namespace]));
     }
 
+    /// Loses a host for good: power, network, and all that its disk held. `lab up` makes a new machine in its place.
+    pub fn lose(&self, host: &str) {
+        self.kill(host);
+        let lab = kplay::lab::Lab::of(&self.inventory(), kplay::lab::default_cache()).unwrap();
+        // A host that has never come up is made anew.
+        std::fs::remove_file(lab.folder().join(host).join("whole")).unwrap();
+    }
+
     /// The network namespace of a host.
     pub fn namespace(&self, host: &str) -> String {
         kplay::lab::Lab::of(&self.inventory(), kplay::lab::default_cache()).unwrap().host_namespace(host)

@@ -1,0 +1,90 @@
+//! Masters that come, go, and are lost, each with its member of etcd, while clients go on working.
+
+use std::time::{Duration, Instant};
+
+use crate::client::Client;
+use crate::support::Lab;
+
+/// A third master joins, with a member of etcd, and leaves again.
+#[test]
+fn a_master_comes_goes_and_is_replaced() {
+    let lab = &Lab::of_repository();
+    for playbook in ["playbooks/apiserver.lua", "playbooks/proxy.lua"] {
+        lab.kplay(&[playbook]).success();
+    }
+    a_lost_machine_is_replaced(lab);
+    let three = members(lab);
+    lab.edit(
+        "inventory/hdss7.yaml",
+        "        hdss7-22: { address: 10.4.7.22 }\n    masters:\n      hosts:\n",
+        "        hdss7-22: { address: 10.4.7.22 }\n        hdss7-23: { address: 10.4.7.23 }\n    masters:\n      hosts:\n        hdss7-23:\n",
+    );
+    lab.kplay(&["lab", "up"]).success();
+    let client = Client::begin(lab);
+    lab.kplay(&["playbooks/scale.lua"]).success();
+    client.is_content("arrival of a master");
+    assert_eq!(members(lab), format!("{three} started, hdss7-23, false\n"));
+    assert_eq!(lab.sh("hdss7-23", "kubectl get --raw /readyz").success(), "ok");
+    assert_eq!(lab.sh("hdss7-11", "grep -c 10.4.7.23:6443 /etc/nginx/nginx.conf").success(), "1\n");
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab.play(&["--check"]).nothing_to_do();
+
+    lab.edit(
+        "inventory/hdss7.yaml",
+        "        hdss7-23: { address: 10.4.7.23 }\n    masters:\n      hosts:\n        hdss7-23:\n",
+        "    masters:\n      hosts:\n",
+    );
+    lab.edit(
+        "inventory/hdss7.yaml",
+        "  children:\n",
+        "  children:\n    leaving:\n      hosts:\n        hdss7-23: { address: 10.4.7.23 }\n",
+    );
+    let client = Client::begin(lab);
+    lab.kplay(&["playbooks/scale.lua"]).success();
+    client.is_content("departure of a master");
+    assert_eq!(members(lab), three);
+    let gone = "systemctl is-active kube-apiserver etcd; systemctl is-enabled kube-apiserver etcd; ls /var/lib/etcd";
+    assert_eq!(lab.sh("hdss7-23", gone).stdout, "inactive\ninactive\ndisabled\ndisabled\n");
+    lab.play(&["--check"]).nothing_to_do();
+}
+
+/// A master is lost with all that it held, also its member of etcd, and comes back empty, under its name and address. The run that
+/// takes it in again is killed half way, and the next one does the rest. Nobody else restarts, and clients go on working: at no time
+/// has etcd been without its majority.
+fn a_lost_machine_is_replaced(lab: &Lab) {
+    let others = || {
+        let script = "for unit in etcd kube-apiserver; do systemctl show -p MainPID --value $unit; done";
+        ["hdss7-12", "hdss7-22"].map(|host| lab.sh(host, script).success())
+    };
+    let (whole, undisturbed) = (members(lab), others());
+    let client = Client::begin(lab);
+    lab.lose("hdss7-21");
+    let refused = lab.kplay(&["playbooks/scale.lua"]).failure(3);
+    assert!(refused.contains("hdss7-21") || members(lab) == whole, "{refused}");
+    lab.kplay(&["lab", "up"]).success();
+    lab.sh("hdss7-21", "test ! -e /etc/etcd -a ! -e /etc/kubernetes -a ! -e /var/lib/etcd").success();
+    let mut killed = lab.start(&["playbooks/scale.lua"]);
+    let joins = Instant::now();
+    while !members(lab).contains("hdss7-21, true") {
+        assert!(joins.elapsed() < Duration::from_secs(120) && killed.try_wait().unwrap().is_none(), "{}", members(lab));
+    }
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    lab.kplay(&["playbooks/scale.lua"]).success();
+    client.is_content("replacement of a master");
+    assert_eq!(members(lab), whole);
+    assert_eq!(others(), undisturbed, "nobody else has restarted");
+    assert_eq!(lab.sh("hdss7-21", "kubectl get --raw /readyz").success(), "ok");
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab.play(&["--check"]).nothing_to_do();
+}
+
+/// The members of etcd: whether each is started, its name, and whether it is a learner.
+fn members(lab: &Lab) -> String {
+    let ssl = "/etc/etcd/ssl";
+    let script = format!(
+        "ETCDCTL_API=3 etcdctl --endpoints=https://10.4.7.12:2379 --cacert={ssl}/ca.pem --cert={ssl}/etcd.pem --key={ssl}/etcd-key.pem \
+         member list | cut -d, -f2,3,6 | sort"
+    );
+    lab.sh("hdss7-12", &script).success()
+}
