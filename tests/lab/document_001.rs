@@ -1,25 +1,24 @@
 //! Document 001 on real hosts, with all that belongs to it: two masters, three members of etcd, two proxies and a shared address.
 
-use crate::documents::{Deviations, Master};
+use crate::documents::{Deviations, Master, deployed};
+use crate::drift;
 use crate::support::Lab;
 
 const MASTERS: [(&str, &str); 2] = [("hdss7-21", "10.4.7.21"), ("hdss7-22", "10.4.7.22")];
 const SSL: &str = "/etc/kubernetes/server/ssl";
-const SITE: &str = "playbooks/site.lua";
 
 #[test]
 fn document_001_from_empty_hosts() {
-    let lab = Lab::of_inventory("inventory/hdss7.yaml");
-    lab.kplay(&[SITE, "--check"]).success();
-    lab.play_book(SITE, &[]);
-    lab.play_book(SITE, &[]).nothing_to_do();
-    lab.play_book(SITE, &["--check"]).nothing_to_do();
-    lab.kplay(&["playbooks/verify.lua"]).success();
-
+    let lab = deployed("inventory/hdss7.yaml");
     the_hosts_are_as_the_document_says(&lab);
     its_checks_succeed(&lab);
     the_shared_address_serves(&lab);
     there_is_one_leader(&lab);
+
+    drift::drift_is_listed_and_mended(&lab);
+    drift::renewal_is_foreseen(&lab);
+    drift::procedures_only_list_their_steps(&lab);
+    lab.kplay(&["playbooks/verify.lua"]).success();
 }
 
 fn the_hosts_are_as_the_document_says(lab: &Lab) {

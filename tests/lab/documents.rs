@@ -5,6 +5,21 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::Lab;
 
+const SITE: &str = "playbooks/site.lua";
+
+/// Deploys a whole site on empty hosts. Its forecast makes neither authority nor keys; a second run has nothing to do.
+#[track_caller]
+pub fn deployed(inventory: &str) -> Lab {
+    let lab = Lab::of_inventory(inventory);
+    lab.kplay(&[SITE, "--check"]).success();
+    assert!(!lab.folder().join("pki").exists(), "a forecast makes neither authority nor keys");
+    lab.play_book(SITE, &[]);
+    lab.play_book(SITE, &[]).nothing_to_do();
+    lab.play_book(SITE, &["--check"]).nothing_to_do();
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab
+}
+
 /// The rows of the table that are about one document: what they quote of it, and what they say that kplay does.
 pub struct Deviations {
     document: BTreeSet<String>,

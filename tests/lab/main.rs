@@ -5,10 +5,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says why and ends")]
 
 mod agent;
+mod client;
 mod document_000;
 mod document_001;
 mod document_002;
 mod documents;
+mod drift;
 mod failover;
 mod faults;
 mod flagship;
@@ -16,8 +18,10 @@ mod frames;
 mod kills;
 mod lifecycle;
 mod operations;
+mod renewal;
 mod rootless;
 mod safety;
+mod scale;
 #[path = "../support/mod.rs"]
 mod shared;
 mod support;
