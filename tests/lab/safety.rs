@@ -237,8 +237,8 @@ fn stops_at_one_by_reload(lab: &Lab, arguments: &[&str]) {
 }
 
 fn a_bad_flag_of_controllers_touches_one_master(lab: &Lab) {
-    let flag = r#"{controller_manager_flags: ["--oops=1"]}"#;
-    let told = "unknown flag: --oops";
+    let flag = r#"{timeout: 20, controller_manager_flags: ["--leader-elect-lease-duration=1s"]}"#;
+    let told = "`https://127.0.0.1:10257/healthz` does not answer as expected within 20 s";
     stops_at_one(lab, &["playbooks/controllers.lua", "-e", flag], "kube-controller-manager", &MASTERS, "hdss7-21", told);
     lab.kplay(&["playbooks/site.lua", "--check"]).success().find("nothing would change").unwrap();
 }
