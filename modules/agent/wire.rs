@@ -5,6 +5,7 @@
 //! The number of a message is its position in the enum. Both sides begin with number 0, whose first field is [`VERSION`]:
 //! that much never changes, so that builds that do not understand each other can say so.
 
+mod bytes;
 mod greeting;
 
 use std::collections::BTreeMap;
@@ -42,6 +43,7 @@ pub enum ToAgent {
         /// Where in the blob the part begins.
         offset: u64,
         /// The part.
+        #[serde(with = "bytes")]
         bytes: Vec<u8>,
         /// Whether `bytes` are deflated (raw, each part on its own).
         deflated: bool,
@@ -222,6 +224,7 @@ pub enum ToController {
         /// The task.
         task: u32,
         /// The part.
+        #[serde(with = "bytes")]
         bytes: Vec<u8>,
         /// Whether this was the last part.
         last: bool,
