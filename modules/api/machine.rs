@@ -32,7 +32,6 @@ mod write;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::time::SystemTime;
 
 pub use commands::kill_running;
@@ -55,14 +54,10 @@ pub struct Machine {
     hashes: RefCell<HashMap<files::Identity, Digest>>,
     units: RefCell<units::Cache>,
     assumed: RefCell<assumed::Assumed>,
+    /// The user who acts here, looked up once: an agent becomes nobody else, it starts another one.
+    me: rustix::process::Uid,
     /// Files written since the last [`Machine::sync`].
     unsynced: RefCell<Vec<PathBuf>>,
-}
-
-/// Returns the user that this process is, for good: an agent becomes nobody else, it starts another one.
-fn me() -> rustix::process::Uid {
-    static ME: OnceLock<rustix::process::Uid> = OnceLock::new();
-    *ME.get_or_init(rustix::process::geteuid)
 }
 
 impl Machine {
@@ -82,6 +77,7 @@ impl Machine {
             hashes: RefCell::default(),
             units: RefCell::default(),
             assumed: RefCell::new(assumed),
+            me: rustix::process::geteuid(),
             unsynced: RefCell::default(),
         };
         machine.gather();
@@ -91,7 +87,7 @@ impl Machine {
     /// Returns where an agent keeps its state: in the root it works on, else in `/var/lib/kplay`, or in the home directory of
     /// a user who is not root. Users of the system may have no home; theirs is in `/var/tmp`.
     pub fn state_folder(root: Option<&Path>) -> PathBuf {
-        let me = me();
+        let me = rustix::process::geteuid();
         let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_dir());
         match (root, home) {
             (Some(root), _) => root.join("var/lib/kplay"),
@@ -102,7 +98,7 @@ impl Machine {
     }
 
     fn privileged(&self) -> bool {
-        me().is_root()
+        self.me.is_root()
     }
 
     /// Returns where a path of the host lies on this machine. Below a root, links on the way are resolved within it; the one

@@ -72,7 +72,7 @@ impl Machine {
         let Some(root) = self.root.as_deref().filter(|_| !self.privileged()) else { return (owner, group) };
         let recorded = place.strip_prefix(root).ok().and_then(|path| self.assumed.borrow().owners.get(path).copied());
         recorded.unwrap_or((
-            if owner == super::me().as_raw() { 0 } else { owner },
+            if owner == self.me.as_raw() { 0 } else { owner },
             if group == rustix::process::getegid().as_raw() { 0 } else { group },
         ))
     }

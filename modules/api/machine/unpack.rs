@@ -175,7 +175,7 @@ impl Machine {
     fn own_attributes(&self) -> Attributes {
         let (owner, group) = match self.root {
             Some(_) => (0, 0),
-            None => (super::me().as_raw(), rustix::process::getegid().as_raw()),
+            None => (self.me.as_raw(), rustix::process::getegid().as_raw()),
         };
         Attributes { mode: 0o755, owner: Owner::Id(owner), group: Owner::Id(group) }
     }
