@@ -71,6 +71,11 @@ pub trait Contender {
     /// How many tasks of all hosts it says it has changed; `None` for one that only looks.
     fn changed(&self, output: &str) -> Option<usize>;
 
+    /// Most hosts that it is measured with.
+    fn most_hosts(&self) -> usize {
+        usize::MAX
+    }
+
     /// Whether it does the fifty tasks, rather than only looks.
     fn applies(&self) -> bool {
         true
