@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::net::sockopt;
 use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 
 use super::agents::Agents;
@@ -157,6 +158,9 @@ impl Client {
         loop {
             match call(&self.session) {
                 Err(error) if error.code() == ErrorCode::Session(AGAIN) => {
+                    // A login is a conversation in small packets, and sshd keeps back its next one until the last is acknowledged:
+                    // acknowledged late, as usual, that is 40 ms of waiting for nothing. It is no error on what is no TCP socket.
+                    let _ = sockopt::set_tcp_quickack(&*self.socket, true);
                     let directions = self.session.block_directions();
                     let mut flags = PollFlags::empty();
                     flags.set(PollFlags::OUT, matches!(directions, BlockDirections::Outbound | BlockDirections::Both));

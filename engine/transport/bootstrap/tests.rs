@@ -172,6 +172,33 @@ fn busybox_is_enough() {
 }
 
 #[test]
+fn a_machine_that_has_run_its_agent_before_needs_one_ls() {
+    if std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().is_empty() {
+        return;
+    }
+    let host = Host::new();
+    let programs = host.folder.path().join("bin");
+    std::fs::create_dir(&programs).unwrap();
+    for program in ["sh", "ls"] {
+        std::os::unix::fs::symlink(format!("/bin/{program}"), programs.join(program)).unwrap();
+    }
+    let error = host.run(&["/bin/sh"], Some(&programs)).unwrap_err();
+    assert!(error.message.contains("id -u does not work there"), "{error:?}");
+    host.run(&["/bin/sh"], None).unwrap();
+    let cached = host.cached().display().to_string();
+    assert_eq!(host.run(&["/bin/sh"], Some(&programs)).unwrap(), (false, cached));
+    // A note of something that the controller does not offer leads nowhere.
+    let note = std::fs::read_dir(host.home().join(".cache/kplay")).unwrap().map(|entry| entry.unwrap().path());
+    let note = note.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("at-")).unwrap();
+    for text in ["*", "0000", ""] {
+        std::fs::write(&note, format!("{text}\n")).unwrap();
+        assert!(host.run(&["/bin/sh"], Some(&programs)).is_err(), "{text}");
+    }
+    assert!(!host.run(&["/bin/sh"], None).unwrap().0);
+    assert!(!host.run(&["/bin/sh"], Some(&programs)).unwrap().0, "the long way has written the note anew");
+}
+
+#[test]
 fn an_agent_that_is_not_as_it_was_left_is_replaced() {
     let host = Host::new();
     host.run(&["sh"], None).unwrap();
