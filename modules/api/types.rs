@@ -1,6 +1,7 @@
 //! The small values that arguments, changes and the wire share: digests, contents, modes, owners.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
@@ -19,20 +20,27 @@ impl Digest {
 
     /// Returns the digest of everything `reader` yields, and how many bytes that was, holding 64 KiB at a time.
     pub fn of_reader(reader: &mut dyn std::io::Read) -> std::io::Result<(Self, u64)> {
+        thread_local! {
+            /// One for all files: memory that is new for each costs more than hashing a small one.
+            static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+        }
+        let mut buffer = BUFFER.take();
+        buffer.resize(64 << 10, 0);
         let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 64 << 10];
         let mut size = 0;
-        loop {
+        let result = loop {
             match reader.read(&mut buffer) {
-                Ok(0) => return Ok((Self(hasher.finalize().into()), size)),
+                Ok(0) => break Ok((Self(hasher.finalize().into()), size)),
                 Ok(count) => {
                     hasher.update(&buffer[..count]);
                     size += count as u64;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+                Err(error) => break Err(error),
             }
-        }
+        };
+        BUFFER.set(buffer);
+        result
     }
 
     /// Returns the 64 lower-case hexadecimal digits.
