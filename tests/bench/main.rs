@@ -22,9 +22,9 @@ mod scenario;
 mod workload;
 
 use std::error::Error;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 
 use contender::{Contender, Ground, succeed};
 use fleet::Fleet;
@@ -34,8 +34,6 @@ use report::Row;
 /// What anything here ends with: whatever goes wrong ends the measurement with its message.
 pub type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Runs that take longer are measured less often.
-const LONG: Duration = Duration::from_secs(60);
 const AGENT_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// What was asked for.
@@ -181,8 +179,7 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[&dyn Contender], hosts: u
     }
     for number in 0..=wish.runs {
         for (&one, row) in contenders.iter().zip(&mut rows) {
-            // Minutes for each run: the first one has warmed it enough, and a median of three has to do.
-            if row.first.is_some_and(|first| first.wall > LONG) && !(1..=wish.runs.min(3)).contains(&number) {
+            if !turns(wish, row.first).contains(&number) {
                 continue;
             }
             let (sample, output) = run(&ground.fleet, &one.command(ground, hosts)?, scratch)?;
@@ -207,6 +204,15 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[&dyn Contender], hosts: u
         }
     }
     Ok(rows)
+}
+
+/// The rounds in which a contender takes part: all, or fewer where each takes long, and without the one that only warms then.
+fn turns(wish: &Wish, first: Option<Sample>) -> RangeInclusive<usize> {
+    match first.map_or(0, |first| first.wall.as_secs()) {
+        0..20 => 0..=wish.runs,
+        20..60 => 1..=wish.runs.min(3),
+        _ => 1..=1,
+    }
 }
 
 fn expect_changes(one: &dyn Contender, output: &str, expected: usize) -> Outcome<()> {
