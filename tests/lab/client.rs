@@ -22,7 +22,10 @@ const CLIENT: &str = r#"
         --cacert $S/ca.pem --cert $S/admin.pem --key $S/admin-key.pem "$@")
       test "$code" = 200
     }
-    ask -X POST -d '{"metadata":{"name":"probe"}}' $U
+    # A control plane that has only just come up makes its first namespace a moment later.
+    until [ "$code" = 201 ] || [ "$code" = 409 ] || [ -e /root/stop ]; do
+      ask -X POST -d '{"metadata":{"name":"probe"}}' $U || sleep 0.2
+    done
     n=0
     until [ -e /root/stop ]; do
       n=$((n + 1))

@@ -44,6 +44,10 @@ pub fn recording_agents(base: &Path) -> PathBuf {
     let script = RECORDER.replace("RECORDS", RECORDS).replace("SIZE", &agent.len().to_string());
     fs::write(&program, [script.as_bytes(), &agent].concat()).unwrap();
     executable(&program);
+    // What this machine does for itself crosses no wire, and is not to leave records on it.
+    let own = folder.join("kplay-agent");
+    fs::write(&own, &agent).unwrap();
+    executable(&own);
     folder
 }
 
