@@ -144,17 +144,23 @@ fn measure_in(wish: &Wish, scratch: &Path) -> Outcome<()> {
     };
     workload::write_sources(&ground.sources)?;
     let contenders = chosen(wish);
-    let mut rows = Vec::new();
+    let mut rows: Vec<Row> = Vec::new();
     for hosts in &wish.hosts {
         let able: Vec<&dyn Contender> = contenders.iter().map(AsRef::as_ref).filter(|one| one.most_hosts() >= *hosts).collect();
         rows.extend(compare(wish, &ground, &able, *hosts, scratch)?);
     }
+    rows.sort_by_key(|row| row.hosts);
     let versions = contenders.iter().map(|one| format!("{}: {}", one.name(), one.version(&ground))).collect();
     drop(ground);
-    let figures = if wish.scenarios { scenario::measure(scratch, wish.runs)? } else { Vec::new() };
+    let mut figures = Vec::new();
+    // What has been measured is told, whatever becomes of the rest.
+    let ended = if wish.scenarios { scenario::measure(scratch, wish.runs, &mut figures) } else { Ok(()) };
     let report = report::Report { rows, figures, versions };
     println!("{}", report.markdown());
-    if wish.write { report.write() } else { Ok(()) }
+    if wish.write {
+        report.write()?;
+    }
+    ended
 }
 
 /// First applies, checked byte by byte, then runs that change nothing: A B C A B C …, so that whatever drifts drifts for all.

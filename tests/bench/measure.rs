@@ -45,13 +45,26 @@ pub fn run(fleet: &Fleet, command: &Command, scratch: &Path) -> Outcome<(Sample,
     if !output.status.success() {
         return Err(format!("{command:?} failed with {}:\n{text}", output.status).into());
     }
-    // The hosts' last processes end a moment after the connection.
-    std::thread::sleep(Duration::from_millis(250));
-    let hosts = fleet.processor().saturating_sub(before);
+    let hosts = settled(fleet).saturating_sub(before);
     let cost: serde_json::Value = serde_json::from_slice(&fs::read(&cost)?)?;
     let micros = |key: &str| Duration::from_micros(cost[key].as_u64().unwrap_or_default());
     let memory = cost["memory"].as_u64().unwrap_or_default();
     Ok((Sample { wall: micros("wall"), controller: micros("processor"), hosts, memory }, text))
+}
+
+/// Waits until the hosts do nothing any more, so that what one contender leaves running does not slow the next one down; returns
+/// their processor time.
+fn settled(fleet: &Fleet) -> Duration {
+    let mut seen = fleet.processor();
+    for _ in 0..40 {
+        std::thread::sleep(Duration::from_millis(250));
+        let now = fleet.processor();
+        if now.saturating_sub(seen) <= Duration::from_millis(10) {
+            return now;
+        }
+        seen = now;
+    }
+    seen
 }
 
 /// The process in between: runs the rest of the arguments and writes what they cost.

@@ -14,18 +14,16 @@ use crate::measure::{Sample, run};
 use crate::report::Figure;
 use crate::{Outcome, middle, workload};
 
-/// Measures all of them.
-pub fn measure(scratch: &Path, runs: usize) -> Outcome<Vec<Figure>> {
-    let mut figures = Vec::new();
+/// Measures all of them, into `figures`.
+pub fn measure(scratch: &Path, runs: usize, figures: &mut Vec<Figure>) -> Outcome<()> {
     let ground = ground(scratch, 50)?;
-    start_up(&ground, scratch, runs, &mut figures)?;
-    many_tasks(&ground, scratch, runs, &mut figures)?;
-    delay(&ground, scratch, runs, &mut figures)?;
-    small_files(&ground, scratch, runs, &mut figures)?;
-    large_file(&ground, scratch, &mut figures)?;
+    start_up(&ground, scratch, runs, figures)?;
+    many_tasks(&ground, scratch, runs, figures)?;
+    delay(&ground, scratch, runs, figures)?;
+    small_files(&ground, scratch, runs, figures)?;
+    large_file(&ground, scratch, figures)?;
     drop(ground);
-    many_hosts(scratch, &mut figures)?;
-    Ok(figures)
+    many_hosts(scratch, figures)
 }
 
 fn ground(scratch: &Path, hosts: usize) -> Outcome<Ground> {
