@@ -47,8 +47,10 @@ fn play(ground: &Ground, name: &'static str, hosts: usize, playbook: &str) -> Ou
     fs::write(folder.join(format!("{name}.lua")), playbook)?;
     let mut command = kplay.command(ground, hosts)?;
     let program = command.get_program().to_owned();
+    let agents: Vec<_> = command.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
     command = Command::new(program);
-    command.arg(format!("{name}.lua")).args(["-i", "hosts.yaml"]).current_dir(folder).env("HOME", ground.fleet.home());
+    command.envs(agents);
+    command.arg(format!("{name}.lua")).args(["-i", "hosts.yaml"]).current_dir(folder);
     Ok(command)
 }
 

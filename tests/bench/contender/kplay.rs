@@ -62,6 +62,8 @@ impl Contender for Kplay {
     fn command(&self, ground: &Ground, _hosts: usize) -> Outcome<Command> {
         let mut command = Command::new(program());
         command.args(["fifty.lua", "-i", "hosts.yaml"]).current_dir(ground.folder(self.name())?).env("HOME", ground.fleet.home());
+        // The agent that was built for this, not whatever a build folder holds besides.
+        command.envs(program().parent().map(|folder| ("KPLAY_AGENT_DIR", folder)));
         Ok(command)
     }
 
