@@ -15,6 +15,8 @@
 //!   authorities to trust, `cert` and `key` the certificate to show: files on the host.
 //! - `unit`: systemd calls it active, or, with `state = "inactive"`, inactive. A unit that has failed is not waited for.
 //!
+//! `served_by` names the unit behind a port or server, so that a failure says what that unit is at, and shows its log.
+//!
 //! Forecasts look once. After tasks that would have changed what is waited for, they say so instead.
 //!
 //! Results: `status` and `body` of the answer, `addresses` on which the port is listened on; null where they mean nothing.
@@ -74,6 +76,9 @@ pub struct WaitFor {
     /// A unit.
     #[serde(default)]
     unit: Option<String>,
+    /// The unit that serves the port or the server: once it has failed nothing is waited for, and a failure shows its log.
+    #[serde(default)]
+    served_by: Option<String>,
     /// `open` or `closed` for a port, `present` or `absent` for a path, `active` or `inactive` for a unit; the first when not given.
     #[serde(default)]
     state: Option<String>,
@@ -131,14 +136,18 @@ impl Module for WaitFor {
                     None
                 }
                 Look::NotYet(what) => {
+                    if self.has_failed(host) {
+                        return Err(self.explained(host, self.failure(&goal, &what, false)));
+                    }
                     met = 0;
                     Some(what)
                 }
-                Look::Never(what) => return Err(self.failure(&goal, &what, false)),
+                Look::Never(what) => return Err(self.explained(host, self.failure(&goal, &what, false))),
             };
             if host.forecasting() || deadline.saturating_duration_since(Instant::now()) < interval {
                 let again = format!("seen {met} times in a row, not {}", self.consecutive);
-                return Err(self.failure(&goal, &not_yet.unwrap_or_else(|| goal::Unmet::new(again)), !host.forecasting()));
+                let error = self.failure(&goal, &not_yet.unwrap_or_else(|| goal::Unmet::new(again)), !host.forecasting());
+                return Err(self.explained(host, error));
             }
             host.pause(interval)?;
         }
@@ -151,6 +160,24 @@ impl Module for WaitFor {
 }
 
 impl WaitFor {
+    /// Returns whether the unit that was to serve has failed for good.
+    fn has_failed(&self, host: &dyn Inspect) -> bool {
+        let unit = self.served_by.as_ref().and_then(|name| host.unit(name).ok());
+        unit.is_some_and(|unit| unit.active_state == "failed")
+    }
+
+    /// Adds what the unit says on which it depends.
+    fn explained(&self, host: &dyn Inspect, mut error: ModuleError) -> ModuleError {
+        let serving = self.served_by.as_deref();
+        if let Some(unit) = serving.and_then(|name| host.unit(name).ok()) {
+            error.details.push(format!("the unit is {} ({}), result: {}", unit.active_state, unit.sub_state, unit.result));
+        }
+        if let Some(name) = serving.or(self.unit.as_deref()).filter(|_| !host.forecasting()) {
+            error.details.extend(host.unit_log(name));
+        }
+        error
+    }
+
     fn failure(&self, goal: &Goal<'_>, unmet: &goal::Unmet, waited: bool) -> ModuleError {
         let time = if waited { format!(" within {} s", self.timeout) } else { String::new() };
         let error = ModuleError::host(format!("{goal}{time}: {}", unmet.what)).at(goal.argument()).details(unmet.details.clone());

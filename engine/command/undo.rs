@@ -10,7 +10,7 @@ use super::contact;
 use crate::cli;
 use crate::config::{Environment, Hosts, Mode};
 use crate::diagnostic::{Diagnostic, Kind, Result, exit_code};
-use crate::report::event::{Counts, Event, Recap, Reporter};
+use crate::report::event::{Counts, Event, Level, Recap, Reporter};
 use crate::report::printer::Printer;
 use crate::report::{Lookup, Reporters};
 use crate::schedule::{Answer, Next, ask, undo_step};
@@ -69,6 +69,10 @@ impl Undo {
             Answer::Said(host, ToController::Outcome(outcome)) => {
                 let event = self.finished(host, outcome);
                 reporter.report(&event);
+                Next::Wait
+            }
+            Answer::Said(host, ToController::Waits(text)) => {
+                reporter.report(&Event::Message { host: Some(self.name(host)), level: Level::Info, text });
                 Next::Wait
             }
             Answer::Said(_, ToController::Done { .. }) => Next::End,

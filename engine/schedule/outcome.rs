@@ -70,6 +70,10 @@ impl Run<'_> {
                 self.planner.set_facts(id, facts);
                 self.advance_waiting();
             }
+            ToController::Waits(text) => {
+                let host = Some(self.planner.host_name(id).to_owned());
+                self.report(Event::Message { host, level: Level::Info, text });
+            }
             ToController::Ready { .. } | ToController::Runs(_) | ToController::Fatal(_) => {}
         }
     }

@@ -50,7 +50,7 @@ pub enum Happening {
         /// Why.
         error: Box<Diagnostic>,
     },
-    /// A message of a greeted agent.
+    /// A message of a greeted agent. Before it is ready it may say what it waits for.
     Message {
         /// The host.
         host: HostId,
@@ -286,7 +286,9 @@ impl Sessions {
                 let error = error.into();
                 Some(self.lose(host, error))
             }
-            (Stage::Ready, message) => Some(Happening::Message { host, message }),
+            (Stage::Ready, message) | (Stage::Greeted { .. }, message @ ToController::Waits(_)) => {
+                Some(Happening::Message { host, message })
+            }
             (Stage::Connecting { .. } | Stage::Greeted { .. }, _) => {
                 let error = Diagnostic::host("the agent spoke before it was greeted");
                 Some(self.lose(host, error))

@@ -44,22 +44,25 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Starts an agent as `user`.
+    /// Starts an agent as `user`. `tell` hears what it waits for.
     ///
     /// # Errors
     /// When the user does not exist, when this agent may not become that user, or not without a password that was not given.
-    pub fn begin(hello: &Hello, user: &str, host: &dyn Inspect, stop: &Stop) -> Result<Self, ModuleError> {
+    pub fn begin(hello: &Hello, user: &str, host: &dyn Inspect, stop: &Stop, tell: impl Fn(String)) -> Result<Self, ModuleError> {
         let program = Program::for_user(host, user)?;
         let marker = marker()?;
         let asked = asking::ask(hello, host, user, &program, &marker)?;
         let mut identity = Self::started(asked, user, stop)?;
         let told = Hello { diff: true, become_password: None, ..hello.clone() };
         identity.send(&ToAgent::Hello(told));
-        match identity.next(stop) {
-            Ok(ToController::Ready { .. }) => Ok(identity),
-            Ok(ToController::Fatal(error)) => Err(error),
-            Ok(_) => Err(ModuleError::host(format!("the agent of `{user}` is of another build"))),
-            Err(Lost(error)) => Err(error),
+        loop {
+            match identity.next(stop) {
+                Ok(ToController::Ready { .. }) => return Ok(identity),
+                Ok(ToController::Waits(why)) => tell(why),
+                Ok(ToController::Fatal(error)) => return Err(error),
+                Ok(_) => return Err(ModuleError::host(format!("the agent of `{user}` is of another build"))),
+                Err(Lost(error)) => return Err(error),
+            }
         }
     }
 

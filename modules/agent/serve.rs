@@ -1,7 +1,7 @@
 //! The serving loop: frames in, frames out, one session.
 //!
 //! ```text
-//! Hello -> Ready; Request -> Started*, Outcome*, Done; Undo, UndoTasks -> Outcome*, Done; ListRuns -> Runs; Gather -> Facts
+//! Hello -> [Waits] Ready; Request -> Started*, Outcome*, Done; Undo, UndoTasks -> Outcome*, Done; ListRuns -> Runs; Gather -> Facts
 //! ```
 //!
 //! A thread only reads (`serve/link.rs`), so that a stop is seen while work goes on; everything else happens on the caller's
@@ -28,6 +28,7 @@ use std::path::Path;
 
 use super::wire::{Hello, ToAgent, ToController, VERSION};
 use crate::api::forecast::{Forecast, Purpose};
+use crate::api::journal::await_orphan;
 use crate::api::machine::Machine;
 use crate::api::{Inspect, ModuleError};
 use link::Link;
@@ -65,6 +66,7 @@ fn begin(link: &Link) -> Result<(), Fatal> {
     let open = || Machine::new(hello.root.clone(), state.clone(), &hello.run);
     if !hello.check {
         link.keep_in(&state);
+        await_orphan(&state, |why| link.send(&ToController::Waits(why)), || link.is_stopped());
     }
     let mut machine = open();
     link.send(&ToController::Ready { version: VERSION.to_owned(), facts: machine.facts().clone() });

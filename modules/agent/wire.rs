@@ -240,6 +240,8 @@ pub enum ToController {
     Runs(Vec<RunEntry>),
     /// 9: the session cannot go on (version, lock, journal not writable).
     Fatal(ModuleError),
+    /// 10: before `Ready`: what this host waits for.
+    Waits(String),
 }
 
 /// The beginning of a blob, left over from a connection that was cut.

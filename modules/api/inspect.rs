@@ -37,6 +37,8 @@ pub trait Inspect {
 
     /// Returns what systemd knows of a unit (`kube-apiserver` and `kube-apiserver.service` alike).
     fn unit(&self, name: &str) -> Result<Unit, ModuleError>;
+    /// Returns what a unit last said in its log, a few lines for a message; none where there is no log.
+    fn unit_log(&self, name: &str) -> Vec<String>;
     /// Returns a kernel parameter's live value, white space trimmed; `None` when the kernel has no such parameter.
     fn kernel_parameter(&self, key: &str) -> Result<Option<String>, ModuleError>;
     /// Returns the installed version of each package of `names` (package manager's names); absent ones are left out.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STATE/                0700
-//!   lock                held while a run changes the host; says who holds it
+//!   lock                held while a run changes the host; says who holds it (`journal/lock.rs`)
 //!   records/…           what the agent recorded for later checks (`machine/records.rs`)
 //!   runs/RUN/
 //!     meta.json         who, when, finished, undone
@@ -22,7 +22,6 @@ use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use super::change::{Change, UnitAction, WriteFile};
@@ -31,6 +30,9 @@ use super::machine::{private_folder, put};
 use super::perform::{Irreversible, Upstream};
 use super::types::{Blob, Content, Digest};
 use crate::agent::wire::RunEntry;
+
+mod lock;
+pub use lock::{Farewell, await_orphan};
 
 /// How many runs are kept on a host.
 pub const KEPT: usize = 20;
@@ -91,21 +93,12 @@ enum Line {
     Undone(u32),
 }
 
-/// What `lock` says of its holder.
-#[derive(Debug, Serialize, Deserialize)]
-struct Holder {
-    run: String,
-    by: String,
-    since: i64,
-    process: u32,
-}
-
 impl Journal {
     /// Opens the journal of `run` and takes the host's lock. Fails with who holds it since when, if another run is under way.
     pub fn begin(state: &Path, run: &str, by: &str) -> Result<Self, ModuleError> {
         private_folder(state)?;
         let started = super::machine::now();
-        let lock = lock(state, &Holder { run: run.to_owned(), by: by.to_owned(), since: started, process: std::process::id() })?;
+        let lock = lock::take(state, run, by)?;
         let folder = folder_of(state, run)?;
         private_folder(&folder.join("content"))?;
         // A run may come to the same host more than once, for instance as another user's agent.
@@ -116,6 +109,11 @@ impl Journal {
         let entries = read_lines(&path).iter().filter(|line| matches!(line, Line::Intended { .. })).count() as u32;
         let file = open_whole(&path).map_err(|error| ModuleError::io("write", &path, &error))?;
         Ok(Self { state: state.to_owned(), folder, file, meta, entries, unsynced: Vec::new(), _lock: lock })
+    }
+
+    /// Returns what says in the lock that this run's controller is gone.
+    pub fn farewell(&self) -> Farewell {
+        Farewell::new(&self.state)
     }
 
     /// Writes down a change that is about to be performed, with what would undo it.
@@ -278,33 +276,6 @@ pub(super) fn folder_of(state: &Path, run: &str) -> Result<PathBuf, ModuleError>
         return Err(ModuleError::argument(format!("`{run}` is not the name of a run")));
     }
     Ok(state.join("runs").join(run))
-}
-
-fn lock(state: &Path, holder: &Holder) -> Result<File, ModuleError> {
-    let path = state.join("lock");
-    let failed = |error: std::io::Error| ModuleError::io("lock", &path, &error);
-    let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => return Err(held(&mut file)),
-        Err(error) => return Err(failed(error.into())),
-    }
-    let text = serde_json::to_vec(holder).unwrap_or_default();
-    file.set_len(0).and_then(|()| file.write_all(&text)).map_err(failed)?;
-    Ok(file)
-}
-
-fn held(file: &mut File) -> ModuleError {
-    let mut text = String::new();
-    let _ = file.read_to_string(&mut text);
-    let message = match serde_json::from_str::<Holder>(&text) {
-        Ok(holder) => {
-            let ago = (super::machine::now() - holder.since).max(0);
-            format!("another run is changing this host: `{}` by {}, for {ago} s (process {})", holder.run, holder.by, holder.process)
-        }
-        Err(_) => "another run is changing this host".to_owned(),
-    };
-    ModuleError::host(message).hint("wait for it to end; the lock goes with the process that holds it")
 }
 
 fn read_meta(folder: &Path) -> Option<Meta> {

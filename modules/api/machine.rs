@@ -180,6 +180,10 @@ impl Inspect for Machine {
         self.find_unit(name)
     }
 
+    fn unit_log(&self, name: &str) -> Vec<String> {
+        if self.root.is_some() { Vec::new() } else { units::log(name) }
+    }
+
     fn kernel_parameter(&self, key: &str) -> Result<Option<String>, ModuleError> {
         self.find_parameter(key)
     }

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use controller::Agent;
 use kplay_modules::agent::wire::{self, Certainty, Condition, Outcome, Status, Task, ToAgent, ToController};
-use kplay_modules::api::{Change, Digest};
+use kplay_modules::api::machine::Machine;
+use kplay_modules::api::{Change, Digest, Journal};
 use serde_json::json;
 
 fn text(path: &Path) -> String {
@@ -337,6 +338,30 @@ fn one_run_at_a_time() {
     assert!(error.message.contains("another run is changing this host"), "{error:?}");
     assert!(!root.path().join("b").exists());
     first.bye();
+}
+
+#[test]
+fn a_run_waits_for_an_agent_that_has_lost_its_controller() {
+    let root = tempfile::tempdir().unwrap();
+    let state = Machine::state_folder(Some(root.path()));
+    let mut first = Agent::start(root.path(), false);
+    let tasks = vec![first.task("file", json!({ "path": "/a", "state": "directory" }))];
+    first.request(tasks);
+    assert!(first.hang_up(Duration::from_secs(10)));
+    let said = || std::fs::read_to_string(state.join("lock")).unwrap();
+    assert!(said().ends_with("\norphaned\n"), "{}", said());
+
+    let last = Journal::begin(&state, "20260101-000000-dead", "somebody").unwrap();
+    last.farewell().say();
+    let mut next = Agent::greet(root.path(), |_| ());
+    let ToController::Waits(why) = next.until(|_| true) else { panic!("it did not wait") };
+    assert!(why.starts_with("waits for the last change of a run whose controller is gone: `20260101-000000-dead` by somebody"), "{why}");
+    last.finish().unwrap();
+    assert!(matches!(next.until(|_| true), ToController::Ready { .. }));
+    let tasks = vec![next.task("file", json!({ "path": "/b", "state": "directory" }))];
+    assert_eq!(statuses(&next.request(tasks)), [Status::Changed]);
+    next.bye();
+    assert!(!said().contains("orphaned"), "{}", said());
 }
 
 #[test]

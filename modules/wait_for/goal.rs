@@ -78,6 +78,11 @@ impl<'a> Goal<'a> {
             ("status", "url", task.status.is_some()),
             ("body", "url", task.body.is_some()),
         ];
+        if task.served_by.is_some() && !matches!(*kind, "port" | "url") {
+            return Err(
+                ModuleError::argument(format!("`served_by` means nothing for `{kind}`: ports and servers are served")).at("served_by")
+            );
+        }
         if let Some((argument, of, _)) = belonging.into_iter().find(|(_, of, given)| *given && of != kind) {
             return Err(ModuleError::argument(format!("`{argument}` belongs to `{of}` and means nothing for `{kind}`")).at(argument));
         }
@@ -243,10 +248,7 @@ fn look_at_unit(host: &dyn Inspect, name: &str, active: bool) -> Result<Look, Mo
     }
     let failed = unit.active_state == "failed";
     let result = if failed { format!(", result: {}", unit.result) } else { String::new() };
-    let mut unmet = Unmet::new(format!("it is {} ({}){result}", unit.active_state, unit.sub_state));
-    if failed {
-        unmet.hint = Some(format!("see `journalctl -u {name}` on the host"));
-    }
+    let unmet = Unmet::new(format!("it is {} ({}){result}", unit.active_state, unit.sub_state));
     Ok(if failed { Look::Never(unmet) } else { Look::NotYet(unmet) })
 }
 

@@ -182,3 +182,22 @@ fn arguments_that_do_not_go_together_are_refused() {
     assert!(module(json!({ "url": "https://a", "body": "(" })).err().unwrap().message.starts_with("`body` is not a regular expression"));
     assert!(module(json!({ "port": 65536 })).is_err());
 }
+
+#[test]
+fn what_serves_explains_itself() {
+    let crashing = |state: &'static str| {
+        let host = Fake::new().unit("app", move |unit| (unit.active_state, unit.result) = (state.into(), "exit-code".into()));
+        host.unit_says("app.service", "panic: no such flag\nMain process exited")
+    };
+    let task = json!({ "port": 1, "served_by": "app", "interval": 0.05, "timeout": 3600 });
+    let error = module(task.clone()).unwrap().check(&crashing("failed")).unwrap_err();
+    assert_eq!(error.message, "port 1 of 127.0.0.1 is not open: connection refused", "a unit that has failed is not waited for");
+    let told = ["the unit is failed (dead), result: exit-code", "panic: no such flag", "Main process exited"];
+    assert_eq!(error.details, told);
+    let error = look(task, &crashing("activating")).unwrap_err();
+    assert!(error.message.contains("within 0 s") && error.details[1] == "panic: no such flag", "{error:?}");
+    let error = look(json!({ "unit": "app" }), &crashing("failed")).unwrap_err();
+    assert_eq!(error.details, &told[1..]);
+    let refused = module(json!({ "path": "/etc", "served_by": "app" })).err().unwrap();
+    assert_eq!(refused.message, "`served_by` means nothing for `path`: ports and servers are served");
+}

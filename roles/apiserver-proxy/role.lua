@@ -109,7 +109,7 @@ return {
     end
     if steps.check then
       local address = p.proxy_address ~= "" and p.proxy_address or nil
-      host:wait_for({ port = p.proxy_port, host = address, timeout = p.timeout }, { tags = "system" })
+      host:wait_for({ port = p.proxy_port, host = address, served_by = "nginx", timeout = p.timeout }, { tags = "system" })
     end
   end,
 }

@@ -341,12 +341,12 @@ return {
       local ca, cert = p.ssl_folder .. "/ca.pem", p.ssl_folder .. "/" .. p.client_cert .. ".pem"
       local key = p.ssl_folder .. "/" .. p.client_cert .. "-key.pem"
       host:wait_for({ unit = "kube-apiserver", state = "active", timeout = p.timeout }, { tags = "system" })
-      host:wait_for({ port = port, timeout = p.timeout }, { tags = "system" })
+      host:wait_for({ port = port, served_by = "kube-apiserver", timeout = p.timeout }, { tags = "system" })
       for _, server in ipairs(p.etcd_servers) do
         host:wait_for({ url = server .. "/health", ca = ca, cert = cert, key = key, timeout = p.timeout }, { tags = "system" })
       end
       local readyz = "https://" .. p.address .. ":" .. port .. "/readyz"
-      host:wait_for({ url = readyz, ca = ca, cert = cert, key = key, timeout = p.timeout }, { tags = "system" })
+      host:wait_for({ url = readyz, ca = ca, cert = cert, key = key, served_by = "kube-apiserver", timeout = p.timeout }, { tags = "system" })
       -- This master is asked, whatever stands in front of all of them.
       local kubectl = { p.bin_folder .. "/kubectl", "--server=https://127.0.0.1:" .. port }
       local function ask(...)

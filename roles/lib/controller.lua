@@ -130,7 +130,7 @@ return function(own)
       if steps.check then
         host:wait_for({ unit = name, state = "active", timeout = p.timeout }, { tags = "system" })
         local healthz = "https://127.0.0.1:" .. own.port .. "/healthz"
-        host:wait_for({ url = healthz, ca = file("ca"), timeout = p.timeout }, { tags = "system" })
+        host:wait_for({ url = healthz, ca = file("ca"), served_by = name, timeout = p.timeout }, { tags = "system" })
         host:command({
           command = {
             p.bin_folder .. "/kubectl", "get", "lease", name, "--namespace=kube-system", "--output=jsonpath={.spec.holderIdentity}",

@@ -43,8 +43,6 @@ fn killed_and_finished(lab: &Lab, playbook: &[&str], moments: &mut Moments, long
         child.wait().unwrap();
         println!("{}: kill {kill} after {millis} ms", playbook[0]);
     }
-    // What the last one had begun on the hosts comes to its end first.
-    std::thread::sleep(Duration::from_secs(2));
     lab.kplay(playbook).success();
     let file = lab.folder().join("again.jsonl");
     let again: Vec<&str> = playbook.iter().copied().chain(["--events", file.to_str().unwrap()]).collect();

@@ -13,6 +13,7 @@ use super::partial::Partials;
 use super::supply::Contents;
 use crate::agent::wire::{self, ToAgent, ToController};
 use crate::api::ModuleError;
+use crate::api::journal::Farewell;
 
 /// Messages that wait to be worked on; a stream of blob parts that nobody takes is held up here.
 const AHEAD: usize = 16;
@@ -30,6 +31,8 @@ pub struct Stop {
     foreign: AtomicBool,
     /// What was wrong with the input, when it did not just end.
     broken: Mutex<Option<String>>,
+    /// Tells the next run that this one's controller is gone.
+    farewell: Mutex<Option<Farewell>>,
 }
 
 impl Stop {
@@ -48,9 +51,23 @@ impl Stop {
         self.foreign.load(Ordering::SeqCst)
     }
 
+    /// Sets what is said in the host's lock when the controller is gone; at once, when it is already.
+    pub(super) fn at_end(&self, farewell: Option<Farewell>) {
+        let mut kept = self.farewell.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = farewell;
+        if let (true, Some(farewell)) = (self.is_ended(), &*kept) {
+            farewell.say();
+        }
+    }
+
     fn end(&self, broken: Option<String>) {
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+        let mut farewell = self.farewell.lock().unwrap_or_else(PoisonError::into_inner);
         self.ended.store(true, Ordering::SeqCst);
+        if let Some(farewell) = farewell.take() {
+            farewell.say();
+        }
+        drop(farewell);
         // Nobody will read what the user's commands say. What changes the system by itself runs to its end.
         crate::api::machine::kill_running();
     }
@@ -222,7 +239,9 @@ fn read_on(input: impl Read, sender: &SyncSender<ToAgent>, stop: &Stop) {
         match wire::read(&mut input) {
             Ok(Some(ToAgent::Cancel)) => stop.cancelled.store(true, Ordering::SeqCst),
             Ok(Some(message)) => {
-                if sender.send(message).is_err() {
+                let last = matches!(message, ToAgent::Bye);
+                // After a goodbye nobody is missed.
+                if sender.send(message).is_err() || last {
                     return;
                 }
             }

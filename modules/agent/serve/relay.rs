@@ -73,7 +73,7 @@ impl<H: Perform> Session<'_, H> {
         if self.relays.agents.contains_key(user) {
             return Ok(());
         }
-        let agent = Identity::begin(self.hello, user, self.inspect(), self.link.stop())?;
+        let agent = Identity::begin(self.hello, user, self.inspect(), self.link.stop(), |why| self.link.send(&ToController::Waits(why)))?;
         if matches!(self.host, Host::Apply(_)) {
             super::identities::remember(&self.state, user)?;
         }
@@ -160,7 +160,7 @@ impl<H: Perform> Session<'_, H> {
                     open.insert(Open::Signature(task));
                     self.link.send(&message);
                 }
-                Ok(ToController::Ready { .. } | ToController::Facts(_) | ToController::Runs(_)) => {}
+                Ok(ToController::Ready { .. } | ToController::Facts(_) | ToController::Runs(_) | ToController::Waits(_)) => {}
                 Err(Lost(error)) => {
                     self.relays.agents.remove(user);
                     return Err(Fatal(error));

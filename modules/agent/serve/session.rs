@@ -71,6 +71,10 @@ impl<'a, H: Perform> Session<'a, H> {
     pub fn run(mut self, gather: impl Fn() -> Facts) -> Result<(), Fatal> {
         let result = self.answer_all(gather);
         self.relays.close();
+        if let Ok(true) = result {
+            // The lock is about to be given back, and what it says is then the next one's.
+            self.link.stop().at_end(None);
+        }
         match (self.journal.take(), &result) {
             (Some(journal), Ok(true)) => journal.finish().map_err(Fatal)?,
             // The run did not come to its end here; what it did is on record all the same.
@@ -180,7 +184,11 @@ impl<'a, H: Perform> Session<'a, H> {
     pub(super) fn journal(&mut self) -> Result<&mut Journal, Fatal> {
         let journal = match self.journal.take() {
             Some(journal) => journal,
-            None => Journal::begin(&self.state, &self.hello.run, &self.hello.by).map_err(Fatal)?,
+            None => {
+                let journal = Journal::begin(&self.state, &self.hello.run, &self.hello.by).map_err(Fatal)?;
+                self.link.stop().at_end(Some(journal.farewell()));
+                journal
+            }
         };
         Ok(self.journal.insert(journal))
     }

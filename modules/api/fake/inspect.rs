@@ -98,6 +98,10 @@ impl Inspect for Fake {
         Ok(self.units.get(&units::full_name(name)).cloned().unwrap_or_else(missing))
     }
 
+    fn unit_log(&self, name: &str) -> Vec<String> {
+        self.said.get(&units::full_name(name)).into_iter().flat_map(|text| text.lines()).map(str::to_owned).collect()
+    }
+
     fn kernel_parameter(&self, key: &str) -> Result<Option<String>, ModuleError> {
         Ok(self.parameters.get(key).cloned())
     }

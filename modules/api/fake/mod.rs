@@ -37,6 +37,8 @@ pub struct Fake {
     users: BTreeMap<String, UserEntry>,
     groups: BTreeMap<String, GroupEntry>,
     units: BTreeMap<String, Unit>,
+    /// What units say in their logs.
+    said: BTreeMap<String, String>,
     parameters: BTreeMap<String, String>,
     /// Installed packages and their versions.
     installed: BTreeMap<String, String>,
@@ -86,6 +88,7 @@ impl Fake {
             users: BTreeMap::new(),
             groups: BTreeMap::new(),
             units: BTreeMap::new(),
+            said: BTreeMap::new(),
             parameters: BTreeMap::new(),
             installed: BTreeMap::new(),
             offered: BTreeMap::new(),
@@ -172,6 +175,13 @@ impl Fake {
     #[must_use]
     pub fn group(mut self, name: &str, id: u32) -> Self {
         self.groups.insert(name.to_owned(), GroupEntry { name: name.to_owned(), id: Owner::Id(id), members: Vec::new() });
+        self
+    }
+
+    /// Sets what a unit says in its log.
+    #[must_use]
+    pub fn unit_says(mut self, name: &str, text: &str) -> Self {
+        self.said.insert(super::units::full_name(name), text.to_owned());
         self
     }
 

@@ -58,6 +58,10 @@ impl Inspect for Forecast<'_> {
         if self.is_changed() { self.find_unit(name) } else { self.base.unit(name) }
     }
 
+    fn unit_log(&self, name: &str) -> Vec<String> {
+        self.base.unit_log(name)
+    }
+
     fn kernel_parameter(&self, key: &str) -> Result<Option<String>, ModuleError> {
         let folded = self.parameters.get(key);
         self.judge_parameter(key, folded.map_or(0, |(_, at)| *at));

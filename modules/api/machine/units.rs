@@ -20,6 +20,8 @@ const ANSWER: u64 = 30;
 const TICKS: i64 = 100;
 /// How long a unit that only forks is watched for failing at once, milliseconds.
 const SETTLE: u64 = 300;
+/// How many lines of its log explain why a unit failed.
+const SHOWN: usize = 15;
 
 /// What systemd said since the last change, and which units it is worth asking about in one go.
 #[derive(Debug, Default)]
@@ -265,12 +267,30 @@ fn explain(name: &str, said: &str, reason: &str) -> ModuleError {
             return ModuleError::host(format!("{said}the unit is masked")).hint("set `masked = false`");
         }
     }
+    details.extend(log(name));
+    ModuleError::host(format!("{said}{reason}")).details(details)
+}
+
+/// Returns what a unit last said.
+pub(super) fn log(name: &str) -> Vec<String> {
     // What a program says as it dies may not have reached the journal yet.
     let _ = last_lines(&["journalctl", "--sync"]);
-    let log = last_lines(&["journalctl", "-u", name, "-n", "15", "--no-pager", "-o", "cat", "-q"])
+    let log = last_lines(&["journalctl", "-u", name, "-n", "2000", "--no-pager", "-o", "cat", "-q"])
         .or_else(|| last_lines(&["systemctl", "status", "--no-pager", "-n", "15", "--", name]));
-    details.extend(log.unwrap_or_default());
-    ModuleError::host(format!("{said}{reason}")).details(details)
+    let log = without_traces(log.unwrap_or_default());
+    let older = log.len().saturating_sub(SHOWN);
+    log.into_iter().skip(older).collect()
+}
+
+/// Leaves out the stacks of goroutines: a Go program that dies says why before it prints them, and they may be hundreds of lines.
+fn without_traces(mut lines: Vec<String>) -> Vec<String> {
+    let place = |line: &String| line.starts_with('\t') && line.contains(".go:");
+    let header = |line: &str| line.starts_with("goroutine ") && line.ends_with("]:");
+    let after = lines.iter().skip(1).map(place).chain([false]);
+    let noise: Vec<bool> = lines.iter().zip(after).map(|(line, after)| header(line) || place(line) || after).collect();
+    let mut noise = noise.into_iter();
+    lines.retain(|_| !noise.next().unwrap_or_default());
+    lines
 }
 
 fn last_lines(argv: &[&str]) -> Option<Vec<String>> {

@@ -135,3 +135,21 @@ fn a_unit_file_written_a_moment_ago_is_seen() {
     bench.perform(&write("/etc/systemd/system/c.service", "[Service]\nExecStart=/bin/c\n", 0o644)).unwrap();
     assert_eq!(bench.machine.find_unit("c").unwrap().exec_start, "/bin/c");
 }
+
+#[test]
+fn why_a_go_program_died_is_not_buried_below_its_stacks() {
+    let log = "I1122 starts\npanic: leaseDuration must be greater than renewDeadline\ngoroutine 1 [running]:\n\
+               k8s.io/client-go/tools/leaderelection.RunOrDie({0x51c, 0xc00})\n\t/src/leaderelection.go:217 +0xb1\n\
+               created by main.main\n\t_output/main.go:46 +0xc5\ngoroutine 7 [select, 2 minutes]:\nmain.wait()\n\t/src/main.go:9\n\
+               java.lang.Error: of another kind\n\tat A.main(A.java:3)\na.service: Main process exited";
+    let said = super::without_traces(log.lines().map(str::to_owned).collect());
+    let expected = [
+        "I1122 starts",
+        "panic: leaseDuration must be greater than renewDeadline",
+        "java.lang.Error: of another kind",
+        "\tat A.main(A.java:3)",
+        "a.service: Main process exited",
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(super::without_traces(Vec::new()), [""; 0]);
+}
