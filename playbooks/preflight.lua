@@ -6,6 +6,7 @@
 local cluster = require "cluster"
 local health = require "health"
 local rolling = require "rolling"
+local vip = require "vip"
 
 rolling.ask()
 
@@ -52,10 +53,10 @@ play {
       kubernetes_version = master and host.vars.kubernetes_version or "",
       archive = master and cluster.archive(host) or "",
       checksum = master and host.vars:get("kubernetes_checksum", "") or "",
-      flags = master and cluster.apiserver(host, { "flags" }) or {},
+      flags = master and cluster.flags(host) or {},
       members = member and cluster.etcd_endpoints() or {},
       -- Once there is a control plane, proxy.lua looks by itself, before it changes anything.
-      vip_is_free = proxy and rolling.nobody_holds_the_address(),
+      vip_is_free = proxy and vip.wanted() and vip.is_nobodys(),
       proxies = proxy and not rolling.running() and cluster.addresses("proxies") or {},
       folders = folders,
     })

@@ -17,38 +17,16 @@ local vip = require "vip"
 -- A forecast of a whole site has looked before anything would have changed, and cannot look any more.
 local looked_before = check_mode and rolling.has_asked()
 
--- Who holds the address before anything is done, and whether the proxies would stop hearing each other half way.
-local holds, deaf = {}, false
-
-play {
-  name = "who holds the address",
-  hosts = "proxies",
-  run = function(host)
-    if vip.wanted() then
-      holds[host.name] = vip.held(host)
-      deaf = deaf or not looked_before and cluster.keepalived(host, { "agrees" }) == false
-    end
-  end,
-}
-
--- Returns whether a proxy has to be silent until the holder has been changed. A proxy that does not understand the holder's
--- announcements, for another password or number of the router, would take the address, too.
-local function is_silenced(host)
-  local somebody = false
-  for _, held in pairs(holds) do
-    somebody = somebody or held
-  end
-  return deaf and somebody and not holds[host.name]
-end
-
--- Returns whether all proxies have been asked, and none holds the address.
-local function nobody_holds_it()
-  for _, proxy in ipairs(hosts("proxies")) do
-    if holds[proxy.name] ~= false then
-      return false
-    end
-  end
-  return true
+if not rolling.has_asked() then
+  play {
+    name = "who holds the address",
+    hosts = "proxies",
+    run = function(host)
+      if vip.wanted() then
+        vip.note(host)
+      end
+    end,
+  }
 end
 
 play {
@@ -64,7 +42,7 @@ play {
       ports = { [port] = "nginx" },
       kubernetes_version = "",
       proxies = vip.wanted() and cluster.addresses("proxies") or {},
-      vip_is_free = vip.wanted() and nobody_holds_it(),
+      vip_is_free = vip.wanted() and vip.is_nobodys(),
     })
   end,
 }
@@ -74,7 +52,7 @@ play {
   hosts = "proxies",
   any_error_stops = true,
   run = function(host)
-    if is_silenced(host) then
+    if vip.is_silenced(host) then
       host:systemd({ name = "keepalived", state = "stopped" }, { tags = "system" })
     end
   end,
@@ -88,8 +66,8 @@ play {
       return list
     end
     table.sort(list, function(one, other)
-      if holds[one.name] ~= holds[other.name] then
-        return not holds[one.name]
+      if vip.held_by(one) ~= vip.held_by(other) then
+        return vip.held_by(other)
       end
       return one.vars.priority > other.vars.priority
     end)
@@ -124,7 +102,7 @@ play {
     end
 
     if vip.wanted() then
-      cluster.keepalived(host, is_silenced(host) and { "install" } or { "install", "serve", "check" })
+      cluster.keepalived(host, vip.is_silenced(host) and { "install" } or { "install", "serve", "check" })
     end
   end,
 }
@@ -135,7 +113,7 @@ play {
   serial = 1,
   any_error_stops = true,
   run = function(host)
-    if is_silenced(host) then
+    if vip.is_silenced(host) then
       cluster.keepalived(host, { "serve", "check" })
     end
   end,

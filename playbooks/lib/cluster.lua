@@ -160,6 +160,15 @@ function cluster.keepalived(host, steps)
   return host:role("keepalived", { peers = peers, steps = steps })
 end
 
+-- Returns the flags of all programs of the control plane, as they are to be on a master.
+function cluster.flags(host)
+  local flags = {}
+  for _, program in ipairs({ "kube-apiserver", "kube-controller-manager", "kube-scheduler" }) do
+    flags[program] = program == "kube-apiserver" and cluster.apiserver(host, { "flags" }) or host:role(program, { steps = { "flags" } })
+  end
+  return flags
+end
+
 -- Gives a master some steps of kube-controller-manager and kube-scheduler.
 function cluster.controllers(host, steps)
   host:role("kube-controller-manager", { steps = steps })

@@ -13,11 +13,12 @@
 
 local cluster = require "cluster"
 local health = require "health"
+local vip = require "vip"
 
 local rolling = {}
 
 -- What was seen when the run began, by host name.
-local serves, holds, proxies, controls, members = {}, {}, {}, {}, {}
+local serves, proxies, controls, members = {}, {}, {}, {}
 
 -- Whether any apiserver ran then, and whether anybody has looked.
 local runs, asked = false, false
@@ -55,11 +56,8 @@ function rolling.ask()
           { name = "does it stand in front of apiservers?" }
         )
         proxies[host.name] = not nginx.skipped and nginx.code == 0
-        holds[host.name] = false
-        for _, list in pairs(host.facts.addresses) do
-          for _, address in ipairs(list) do
-            holds[host.name] = holds[host.name] or address == host.vars:get("vip")
-          end
+        if vip.wanted() then
+          vip.note(host)
         end
       end
     end,
@@ -102,7 +100,7 @@ end
 -- Puts hosts in order: those that do not serve, those that do, the one that holds the shared address.
 function rolling.order(list)
   local function rank(host)
-    return holds[host.name] and 3 or serves[host.name] and 2 or 1
+    return vip.held_by(host) and 3 or serves[host.name] and 2 or 1
   end
   local ordered = {}
   for wanted = 1, 3 do
@@ -113,16 +111,6 @@ function rolling.order(list)
     end
   end
   return ordered
-end
-
--- Returns whether all proxies have been asked, and none held the shared address when the run began.
-function rolling.nobody_holds_the_address()
-  for _, proxy in ipairs(health.proxies()) do
-    if holds[proxy.name] ~= false then
-      return false
-    end
-  end
-  return true
 end
 
 -- Tells the proxies that a master gets no new connections, or, without one, that all do.
@@ -178,11 +166,7 @@ end
 
 local function is_served_through_proxies(master)
   local shared = health.shared_endpoint(master)
-  local any = false
-  for _, proxy in ipairs(health.proxies()) do
-    any = any or holds[proxy.name]
-  end
-  if shared and any then
+  if shared and vip.is_somebodys() then
     health.ready(master, shared, { timeout = 60, consecutive = 3, interval = 0.5 }, { name = shared .. " is ready, three times in a row", tags = "system" })
   end
 end

@@ -1,6 +1,11 @@
 -- The address that proxies hold in turn: who holds it, who should, and waiting until it has moved.
 
+local cluster = require "cluster"
+
 local vip = {}
+
+-- Who held the address when the run began, by host name, and whether proxies as they are to be would not hear the others.
+local holds, deaf = {}, false
 
 -- Returns whether the inventory has such an address.
 function vip.wanted()
@@ -17,6 +22,44 @@ function vip.held(host)
     end
   end
   return false
+end
+
+-- Remembers whether a proxy holds the address, and whether the proxies would stop hearing each other while they are changed one by one.
+-- Has to come first in a run: later, forecasts could not tell any more.
+function vip.note(host)
+  holds[host.name] = vip.held(host)
+  deaf = cluster.keepalived(host, { "agrees" }) == false or deaf
+end
+
+-- Returns whether a proxy held the address when the run began.
+function vip.held_by(host)
+  return holds[host.name] == true
+end
+
+-- Returns whether all proxies have been asked, and none held the address when the run began.
+function vip.is_nobodys()
+  for _, proxy in ipairs(hosts("proxies")) do
+    if holds[proxy.name] ~= false then
+      return false
+    end
+  end
+  return true
+end
+
+-- Returns whether some proxy held the address when the run began.
+function vip.is_somebodys()
+  for _, held in pairs(holds) do
+    if held then
+      return true
+    end
+  end
+  return false
+end
+
+-- Returns whether a proxy has to be silent until the holder has been changed. A proxy that does not understand the holder's
+-- announcements, for another password or number of the router, would take the address, too.
+function vip.is_silenced(host)
+  return deaf and vip.is_somebodys() and not vip.held_by(host)
 end
 
 -- Looks whether a proxy holds the address. Returns that, and the time of its clock in seconds; neither when `--skip-tags system`

@@ -43,8 +43,9 @@ return function(own)
     steps = {
       type = "list",
       default = { "configure", "serve", "check" },
-      items = { type = "string", choices = { "configure", "serve", "check" } },
-      doc = "What is done: `configure` writes files, `serve` runs the service, `check` looks whether it works and whether there is a leader.",
+      items = { type = "string", choices = { "configure", "flags", "serve", "check" } },
+      doc = "What is done: `configure` writes files, `flags` only returns the flags, `serve` runs the service, `check` looks whether it works and "
+        .. "whether there is a leader.",
     },
     timeout = { type = "integer", default = 120, doc = "Seconds within which it has to work." },
   }
@@ -52,16 +53,8 @@ return function(own)
     params[param] = declared
   end
 
-  local function configure(host, p, file, kubeconfig)
-    host:role("kube-client", {
-      client = name,
-      user = "system:" .. name,
-      kubeconfig = kubeconfig,
-      server = p.local_endpoint,
-      serving_names = { "127.0.0.1", "localhost" },
-      pki_folder = p.pki_folder,
-      ssl_folder = p.ssl_folder,
-    })
+  -- Returns the flags that stand in files of its own.
+  local function flags_of(p, file, kubeconfig)
     local flags = {
       "--bind-address=127.0.0.1",
       "--secure-port=" .. own.port,
@@ -83,11 +76,24 @@ return function(own)
     if tonumber(p.kubernetes_version:match("^v?1%.(%d+)") or 0) < 24 then
       add({ "--address=127.0.0.1", "--port=" .. (p.component_status and own.plain_port or 0) })
     end
-    local environment = p.flags_in == "environment"
-    if not environment then
+    if p.flags_in ~= "environment" then
       add({ "--v=" .. p.log_level })
     end
     add(p[flags_param])
+    return flags
+  end
+
+  local function configure(host, p, file, kubeconfig)
+    host:role("kube-client", {
+      client = name,
+      user = "system:" .. name,
+      kubeconfig = kubeconfig,
+      server = p.local_endpoint,
+      serving_names = { "127.0.0.1", "localhost" },
+      pki_folder = p.pki_folder,
+      ssl_folder = p.ssl_folder,
+    })
+    local flags, environment = flags_of(p, file, kubeconfig), p.flags_in == "environment"
     local working_folder = p.state_folder ~= "" and p.state_folder .. "/" .. name or ""
     if working_folder ~= "" then
       host:file({ path = working_folder, state = "directory", mode = "0755", parents = true })
@@ -117,6 +123,9 @@ return function(own)
         return p.ssl_folder .. "/" .. base .. ".pem"
       end
       local kubeconfig = p.conf_folder .. "/" .. name .. ".kubeconfig"
+      if steps.flags then
+        return flags_of(p, file, kubeconfig)
+      end
       if steps.configure then
         configure(host, p, file, kubeconfig)
       end

@@ -1,6 +1,9 @@
 -- Looks for what would make a deployment or an upgrade fail half way, before anything is changed. What is not there yet is no
 -- error: it works on empty hosts. It changes nothing, and says the same in a forecast.
 
+-- Programs of a release whose flags are tried. The first one is in every release.
+local PROGRAMS = { "kube-apiserver", "kube-controller-manager", "kube-scheduler" }
+
 -- Returns how many letters have to be changed, added or left out to make one word of another.
 local function distance(one, other)
   local row = {}
@@ -70,16 +73,17 @@ local function facts(text, take)
   return help
 end
 
--- Compares what a kube-apiserver says of itself and of its flags with what is wanted. `where` names it.
-local function examine_program(said, where, host, p, complain)
-  local refused = {}
+-- Compares what a program of the release says of itself and of its flags with what is wanted. `where` names it.
+local function examine_program(program, said, where, host, p, complain)
+  -- All programs of a release are for the same processors, and of the same version.
+  local refused, first_of_all = {}, program == PROGRAMS[1]
   local help = "\n" .. facts(said, function(kind, first, second)
     if kind == "checksum" and first ~= p.checksum then
       complain(p.archive .. " has the checksum " .. first .. ", and `kubernetes_checksum` is " .. p.checksum
         .. ": it is another release, or was damaged on its way; fetch it anew, or correct `kubernetes_checksum`")
-    elseif kind == "machine" and first ~= "script" and first ~= host.facts.architecture then
+    elseif kind == "machine" and first_of_all and first ~= "script" and first ~= host.facts.architecture then
       complain(where .. " is for " .. first .. " processors, and this host has " .. host.facts.architecture .. ": take the release for these")
-    elseif kind == "version" and first ~= "Kubernetes " .. p.kubernetes_version then
+    elseif kind == "version" and first_of_all and first ~= "Kubernetes " .. p.kubernetes_version then
       complain(where .. " is `" .. first .. "`, and `kubernetes_version` is " .. p.kubernetes_version .. ": correct one of `kubernetes_archive` and `kubernetes_version`")
     elseif kind == "refused" then
       table.insert(refused, { flag = first, reason = second })
@@ -96,13 +100,36 @@ local function examine_program(said, where, host, p, complain)
     local name, value = one.flag:match("^%-%-([%w-]+)=?(.*)$")
     local gate = name == "feature-gates" and value:match("^([^=]+)=")
     if one.reason:find("^unknown") then
-      complain("kube-apiserver " .. p.kubernetes_version .. " has no flag `--" .. name .. "`" .. nearest(name, flags) .. ": correct it in the inventory")
+      complain(program .. " " .. p.kubernetes_version .. " has no flag `--" .. name .. "`" .. nearest(name, flags) .. ": correct it in the inventory")
     elseif gate and one.reason:find("unrecognized feature gate", 1, true) then
-      complain("kube-apiserver " .. p.kubernetes_version .. " has no feature gate `" .. gate .. "`" .. nearest(gate, gates) .. ": correct it in the inventory")
+      complain(program .. " " .. p.kubernetes_version .. " has no feature gate `" .. gate .. "`" .. nearest(gate, gates) .. ": correct it in the inventory")
     else
-      complain("kube-apiserver " .. p.kubernetes_version .. " refuses `" .. one.flag .. "`: " .. one.reason)
+      complain(program .. " " .. p.kubernetes_version .. " refuses `" .. one.flag .. "`: " .. one.reason)
     end
   end
+end
+
+-- The same for all programs that were asked. `where(program)` names one.
+local function examine_release(said, where, host, p, complain)
+  local archive, program, lines = {}, nil, {}
+  local function examine()
+    if program then
+      -- What is wrong with the archive is told once, along with its first program.
+      local about = table.concat(archive, "\n") .. "\n" .. table.concat(lines, "\n")
+      examine_program(program, about, where(program), host, p, complain)
+      archive, lines = {}, {}
+    end
+  end
+  for line in said:gmatch("[^\n]+") do
+    local another = line:match("^program\t(.*)$")
+    if another then
+      examine()
+      program = another
+    else
+      table.insert(program and lines or archive, line)
+    end
+  end
+  examine()
 end
 
 -- Compares the release with the one that runs.
@@ -200,7 +227,11 @@ return {
     archive = { type = "string", default = "", doc = "Its archive on the controller. It is examined when the host does not have the release yet." },
     checksum = { type = "string", default = "", doc = "What the archive must be: `sha512:…` or `sha256:…`; not compared when empty." },
     release_link = { type = "string", default = "/usr/local/kubernetes-server", doc = "Where the release will lie, with its version behind the name." },
-    flags = { type = "list", default = {}, items = { type = "string" }, doc = "All flags that kube-apiserver is to be started with." },
+    flags = {
+      type = "map",
+      default = { ["kube-apiserver"] = {} },
+      doc = "All flags that programs of it are to be started with: `{ [\"kube-apiserver\"] = { \"--v=2\" } }`. One that the release does not have is left out.",
+    },
 
     -- etcd, when this host is a member
     members = { type = "list", default = {}, items = { type = "string" }, doc = "Client addresses of all members of etcd, when this host is one of them." },
@@ -273,27 +304,37 @@ return {
       if running then
         examine_step(running, p, complain)
       end
-      local try = { "sh", "-s", "--" }
-      local function with(...)
-        for _, word in ipairs({ ... }) do
-          table.insert(try, word)
+      local asked = {}
+      for _, program in ipairs(PROGRAMS) do
+        local flags = p.flags:get(program)
+        if flags then
+          table.insert(asked, "program:" .. program)
+          table.move(flags, 1, #flags, #asked + 1, asked)
         end
-        for _, flag in ipairs(p.flags) do
-          table.insert(try, flag)
-        end
-        return { command = try, stdin = read_file("program.sh"), reads_only = true }
+      end
+      local function with(kind, place, checksum)
+        return {
+          command = table.move(asked, 1, #asked, 7, { "sh", "-s", "--", kind, place, checksum }),
+          stdin = read_file("program.sh"),
+          reads_only = true,
+        }
       end
       if release then
-        local said = host:command(with("program", release, ""), { name = "what " .. release .. " says of itself and its flags", tags = "system" })
-        examine_program(said.stdout, release, host, p, complain)
+        local folder = release:match("^(.*)/")
+        local said = host:command(with("folder", folder, ""), { name = "what programs in " .. folder .. " say of themselves and their flags", tags = "system" })
+        examine_release(said.stdout, function(program)
+          return folder .. "/" .. program
+        end, host, p, complain)
       elseif p.archive:find("^%a+://") then
         host:warn("nobody has looked into " .. p.archive .. ", which is fetched when it is unpacked: its flags are compared from the next run on")
       elseif p.archive ~= "" then
         local ask = with("archive", find_file(p.archive), p.checksum)
-        local said = once(table.concat(try, " "), function()
-          return localhost:command(ask, { name = "what kube-apiserver in " .. p.archive:match("[^/]+$") .. " says of itself and its flags" }).stdout
+        local said = once(table.concat(ask.command, " "), function()
+          return localhost:command(ask, { name = "what programs in " .. p.archive:match("[^/]+$") .. " say of themselves and their flags" }).stdout
         end)
-        examine_program(said, "kube-apiserver in " .. p.archive, host, p, complain)
+        examine_release(said, function(program)
+          return program .. " in " .. p.archive
+        end, host, p, complain)
       end
     end
     if units.etcd == "active" and #p.members > 0 then

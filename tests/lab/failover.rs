@@ -255,7 +255,15 @@ fn a_change_of_the_files_moves_nothing(lab: &Lab, watch: &Watch) {
 /// Proxies with different passwords do not hear each other, and each would take the address.
 fn a_new_password_makes_no_second_holder(lab: &Lab, watch: &Watch) {
     let since = Instant::now();
-    let changed = lab.play_book("playbooks/proxy.lua", &["-e", "auth_pass=moonbeam"]).summary();
+    let mut forecasts = ["playbooks/proxy.lua", "playbooks/site.lua"].map(|playbook| {
+        let mut seen = lab.play_book(playbook, &["--check", "-e", "auth_pass=moonbeam"]).summary();
+        seen.retain(|change| change.contains("keepalived"));
+        seen
+    });
+    let mut changed = lab.play_book("playbooks/proxy.lua", &["-e", "auth_pass=moonbeam"]).summary();
+    changed.sort();
+    forecasts.iter_mut().for_each(|seen| seen.sort());
+    assert_eq!(forecasts, [changed.clone(), changed.clone()]);
     let of_keepalived = |what: &str| changed.iter().filter(|change| change.contains(what) && change.contains("keepalived.service")).count();
     assert_eq!((of_keepalived("stop"), of_keepalived("reload"), of_keepalived("start")), (1, 1, 1), "{changed:?}");
     lab.play_book("playbooks/proxy.lua", &["-e", "auth_pass=moonbeam"]).nothing_to_do_on(&PROXIES);

@@ -85,7 +85,7 @@ fn a_disk_that_is_too_full_is_refused() {
 
 #[test]
 fn what_could_not_be_looked_at_is_told() {
-    let address = r#"kubernetes_version = "v1.20.2", archive = "https://dl.k8s.io/v1.20.2/server.tar.gz", flags = { "--oops=1" }"#;
+    let address = r#"kubernetes_version = "v1.20.2", archive = "https://dl.k8s.io/v1.20.2/server.tar.gz", flags = { ["kube-apiserver"] = { "--oops=1" } }"#;
     let said = fits(preflight(address));
     assert!(
         said.contains("nobody has looked into https://dl.k8s.io/v1.20.2/server.tar.gz, which is fetched when it is unpacked"),
@@ -117,15 +117,21 @@ fn with_release(parameters: &str, program: &[u8]) -> Kplay {
     let place = bin.join("kube-apiserver");
     std::fs::write(&place, program).unwrap();
     std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-    let packed = Command::new("tar").args(["-czf", "release.tar.gz", "kubernetes"]).current_dir(kplay.folder()).status().unwrap();
-    assert!(packed.success());
+    pack(kplay.folder());
     kplay
+}
+
+fn pack(folder: &Path) {
+    let packed = Command::new("tar").args(["-czf", "release.tar.gz", "kubernetes"]).current_dir(folder).status().unwrap();
+    assert!(packed.success());
 }
 
 #[test]
 fn flags_that_a_release_does_not_take_are_refused() {
     let program = PROGRAM.as_bytes();
-    fits(with_release(r#"flags = { "--event-ttl=1h", "--old=1", "--feature-gates=IPv6DualStack=true,Graduated=true" }"#, program));
+    let flags = r#"flags = { ["kube-apiserver"] = { "--event-ttl=1h", "--old=1", "--feature-gates=IPv6DualStack=true,Graduated=true" },
+        ["kube-scheduler"] = { "--left-out-where-there-is-no-scheduler" } }"#;
+    fits(with_release(flags, program));
     for (flag, reason) in [
         ("--event-tt=1h", "kube-apiserver v1.20.2 has no flag `--event-tt` (did you mean `event-ttl`?): correct it in the inventory"),
         ("--nonsense", "kube-apiserver v1.20.2 has no flag `--nonsense`: correct it in the inventory"),
@@ -135,12 +141,19 @@ fn flags_that_a_release_does_not_take_are_refused() {
         ),
         ("--event-ttl=soon", "refuses `--event-ttl=soon`: invalid argument \"soon\" for \"--event-ttl\" flag: time: invalid duration"),
     ] {
-        refuses(with_release(&format!("flags = {{ \"--profiling=true\", \"{flag}\" }}"), program), reason);
+        refuses(with_release(&format!("flags = {{ [\"kube-apiserver\"] = {{ \"--profiling=true\", \"{flag}\" }} }}"), program), reason);
     }
     // All that is wrong is told at once, and nothing that is right.
-    let all = r#"flags = { "--nonsense", "--old=1", "--feature-gates=Graduated=true,Other=true,IPv6DualStack=true", "--event-ttl=soon" }"#;
-    let said = refuses(with_release(all, program), "`--nonsense`").stdout;
+    let all = r#"flags = {
+        ["kube-apiserver"] = { "--nonsense", "--old=1", "--feature-gates=Graduated=true,Other=true,IPv6DualStack=true", "--event-ttl=soon" },
+        ["kube-scheduler"] = { "--profilin=true", "--event-ttl=1h" } }"#;
+    let kplay = with_release(all, program);
+    let place = kplay.folder().join("kubernetes/server/bin/kube-apiserver");
+    std::fs::copy(&place, place.with_file_name("kube-scheduler")).unwrap();
+    pack(kplay.folder());
+    let said = refuses(kplay, "`--nonsense`").stdout;
     assert!(said.contains("`Other`") && said.contains("`--event-ttl=soon`"), "{said}");
+    assert!(said.contains("; kube-scheduler v1.20.2 has no flag `--profilin` (did you mean `profiling`?)"), "{said}");
     assert!(!said.contains("--old") && !said.contains("Graduated") && !said.contains("`IPv6DualStack`"), "{said}");
 }
 
