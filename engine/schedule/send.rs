@@ -17,7 +17,7 @@ use crate::blobs::{Blobs, Content};
 use crate::transport::PollLoop;
 
 /// Bytes of a content that travel in one message.
-const PART: usize = 256 << 10;
+const PART: usize = 96 << 10;
 /// Bytes that may wait for one host before its sender pauses: enough to keep a fast link busy.
 const QUEUE: usize = 1 << 20;
 /// Bytes that may wait for all hosts together.

@@ -271,6 +271,10 @@ impl Driver {
             let (written, step) = host.write();
             if written > 0 {
                 self.queued.subtract(number, written);
+                // Whoever says much is heard once a turn.
+                if round > 0 {
+                    continue;
+                }
             }
             // Standard output comes last: whatever the library takes off the socket on behalf of the other two steps may hold
             // output, which lies in its memory then and makes no descriptor ready any more.

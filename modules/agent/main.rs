@@ -6,6 +6,10 @@ use std::process::ExitCode;
 use kplay_modules::agent::serve::serve;
 use kplay_modules::agent::wire::VERSION;
 
+/// musl's allocator gives memory back to the kernel at once and gets it again, page by page.
+#[global_allocator]
+static MEMORY: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// What it says when it is called in another way.
 const USAGE: &str = "usage: kplay-agent serve [MARKER] | --version\n";
 

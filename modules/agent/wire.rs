@@ -349,30 +349,55 @@ pub fn encode<M: Serialize>(message: &M) -> io::Result<Vec<u8>> {
 
 /// Reads one message; `None` at a clean end of input.
 pub fn read<M: DeserializeOwned>(input: &mut dyn Read) -> io::Result<Option<M>> {
-    let mut decoder = Decoder::default();
+    read_with(input, &mut Vec::new())
+}
+
+/// The same, with room that serves one message after the other.
+pub fn read_with<M: DeserializeOwned>(mut input: &mut dyn Read, message: &mut Vec<u8>) -> io::Result<Option<M>> {
+    message.clear();
+    message.shrink_to(FRAME);
     let mut head = [0; 4];
     loop {
         let mut filled = 0;
         while filled < 4 {
             match input.read(&mut head[filled..]) {
-                Ok(0) if filled == 0 && decoder.is_empty() => return Ok(None),
+                Ok(0) if filled == 0 && message.is_empty() => return Ok(None),
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        decoder.push(&head);
-        let mut part = vec![0; (u32::from_le_bytes(head) & !(1 << 31)) as usize];
-        if part.len() > FRAME {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is larger than the protocol allows"));
+        let (length, more) = frame(head, message.len())?;
+        if (&mut input).take(length as u64).read_to_end(message)? < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        input.read_exact(&mut part)?;
-        decoder.push(&part);
-        if let Some(message) = decoder.next()? {
-            return Ok(Some(message));
+        if !more {
+            return decode(message).map(Some);
         }
     }
+}
+
+/// Reads a frame's head: how many bytes follow, and whether that is not the end of the message, of which `before` bytes are there.
+fn frame(head: [u8; 4], before: usize) -> io::Result<(usize, bool)> {
+    let head = u32::from_le_bytes(head);
+    let length = (head & !(1 << 31)) as usize;
+    if length > FRAME {
+        return Err(invalid("a frame is larger than the protocol allows"));
+    }
+    if before + length > MESSAGE {
+        return Err(invalid("a message is larger than the protocol allows"));
+    }
+    Ok((length, head >> 31 == 1))
+}
+
+fn decode<M: DeserializeOwned>(message: &[u8]) -> io::Result<M> {
+    greeting::familiar(message)?;
+    postcard::from_bytes(message).map_err(|_| invalid("a frame holds no message of this protocol"))
+}
+
+fn invalid(message: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message.to_owned())
 }
 
 /// Puts messages together from bytes as they arrive.
@@ -398,24 +423,15 @@ impl Decoder {
     /// Returns the next whole message, or `None` when more bytes are needed. Fails on what is no message.
     #[expect(clippy::should_implement_trait, reason = "the message type is the caller's, and it can fail")]
     pub fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
-        let invalid = |message: &str| io::Error::new(io::ErrorKind::InvalidData, message.to_owned());
         let mut used = 0;
         let result = loop {
             let Some((head, rest)) = self.pending[used..].split_first_chunk::<4>() else { break None };
-            let head = u32::from_le_bytes(*head);
-            let length = (head & !(1 << 31)) as usize;
-            if length > FRAME {
-                return Err(invalid("a frame is larger than the protocol allows"));
-            }
-            if self.message.len() + length > MESSAGE {
-                return Err(invalid("a message is larger than the protocol allows"));
-            }
+            let (length, more) = frame(*head, self.message.len())?;
             let Some(part) = rest.get(..length) else { break None };
             self.message.extend_from_slice(part);
             used += 4 + length;
-            if head >> 31 == 0 {
-                greeting::familiar(&self.message)?;
-                let decoded = postcard::from_bytes(&self.message).map_err(|_| invalid("a frame holds no message of this protocol"))?;
+            if !more {
+                let decoded = decode(&self.message)?;
                 self.message.clear();
                 // A long message leaves its room behind only while it is there: there may be a thousand of these.
                 self.message.shrink_to(FRAME);

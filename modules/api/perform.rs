@@ -1,6 +1,7 @@
 //! The other half of a host: what performs changes. Only the agent's serving loop and the tests hold one.
 
 use std::io::Read;
+use std::path::PathBuf;
 
 use super::change::Change;
 use super::error::ModuleError;
@@ -34,10 +35,22 @@ pub struct Performed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Irreversible(pub String);
 
+/// A blob's content, as an [`Upstream`] has it.
+pub enum Supplied<'a> {
+    /// A file of nobody's that holds it, its digest verified. It may be moved away.
+    File(PathBuf),
+    /// A reader of it; its digest is verified by the time it ends.
+    Stream(Box<dyn Read + 'a>),
+}
+
 /// What a host may ask back while it performs a task's changes.
 pub trait Upstream {
     /// Returns a reader of a blob's content; its digest is verified by the time the reader ends.
     fn blob(&mut self, blob: &Blob) -> Result<Box<dyn Read + '_>, ModuleError>;
+    /// Returns a blob's content for a file that holds nothing else.
+    fn supply(&mut self, blob: &Blob) -> Result<Supplied<'_>, ModuleError> {
+        self.blob(blob).map(Supplied::Stream)
+    }
     /// Has a certification request (DER) signed for the task that is being performed; returns PEM.
     fn sign(&mut self, request: &[u8]) -> Result<String, ModuleError>;
     /// Sends a file of the host to the controller for the task that is being performed.

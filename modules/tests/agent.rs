@@ -9,6 +9,7 @@
 
 mod controller;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -338,6 +339,31 @@ fn one_run_at_a_time() {
     assert!(error.message.contains("another run is changing this host"), "{error:?}");
     assert!(!root.path().join("b").exists());
     first.bye();
+}
+
+#[test]
+fn a_large_content_travels_once_and_lies_where_it_arrived() {
+    let root = tempfile::tempdir().unwrap();
+    let state = Machine::state_folder(Some(root.path()));
+    let mut agent = Agent::start(root.path(), false);
+    let source = root.path().join("source");
+    std::fs::write(&source, "sixteen letters.".repeat(500_000)).unwrap();
+    let mut copy = |dest: &str, mode: &str| agent.task("copy", json!({ "src": source, "dest": dest, "mode": mode }));
+    let tasks = vec![copy("/one", "0640"), copy("/two", "0755")];
+    let change = agent.task("line", json!({ "path": "/one", "line": "changed" }));
+    let last = agent.task("copy", json!({ "src": source, "dest": "/three" }));
+    assert_eq!(statuses(&agent.request(tasks)), [Status::Changed; 2]);
+    assert_eq!(agent.asked(), 1);
+    let look = |name: &str| std::fs::metadata(root.path().join(name)).unwrap();
+    assert_eq!((look("one").mode() & 0o7777, look("two").mode() & 0o7777), (0o640, 0o755));
+    assert_ne!(look("one").ino(), look("two").ino());
+    // What was moved into its place is not taken for the content any more once it is another.
+    assert_eq!(statuses(&agent.request(vec![change, last])), [Status::Changed; 2]);
+    for name in ["two", "three"] {
+        assert!(std::fs::read(root.path().join(name)).unwrap() == std::fs::read(&source).unwrap(), "{name}");
+    }
+    agent.bye();
+    assert_eq!(std::fs::read_dir(state.join("partial")).unwrap().count(), 0);
 }
 
 #[test]

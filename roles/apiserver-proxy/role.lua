@@ -31,10 +31,22 @@ end
 -- Fails when an nginx runs that systemd does not know of, and says what to do. Such a one, started by hand with `nginx`, holds
 -- the port, and neither a reload nor a restart of the unit reaches it.
 local outside_its_unit = [[
-for process in /proc/[0-9]*; do
-  read -r name < "$process/comm" && [ "$name" = nginx ] || continue
-  grep -q '/nginx\.service$' "$process/cgroup" || strays="$strays ${process#/proc/}"
-done 2> /dev/null
+look() {
+  strays=
+  for process in /proc/[0-9]*; do
+    # One that has ended has no program any more.
+    read -r name < "$process/comm" && [ "$name" = nginx ] && readlink "$process/exe" && groups=$(cat "$process/cgroup") || continue
+    case $groups in
+      */nginx.service*) ;;
+      *) strays="$strays ${process#/proc/}" ;;
+    esac
+  done > /dev/null 2>&1
+}
+look
+[ -n "$strays" ] || exit 0
+# One that was only asked to test a file is gone by then.
+sleep 1
+look
 [ -n "$strays" ] || exit 0
 echo "nginx runs outside its unit (processes$strays), started by hand with \`nginx\`: systemd can neither reload nor restart it." >&2
 echo "Stop it with \`nginx -s quit\` on this host (the VIP moves to the other proxy meanwhile) and run kplay again." >&2

@@ -235,8 +235,9 @@ fn is_answer(message: &ToAgent) -> bool {
 
 fn read_on(input: impl Read, sender: &SyncSender<ToAgent>, stop: &Stop) {
     let mut input = BufReader::with_capacity(64 << 10, input);
+    let mut message = Vec::new();
     loop {
-        match wire::read(&mut input) {
+        match wire::read_with(&mut input, &mut message) {
             Ok(Some(ToAgent::Cancel)) => stop.cancelled.store(true, Ordering::SeqCst),
             Ok(Some(message)) => {
                 let last = matches!(message, ToAgent::Bye);

@@ -2,9 +2,11 @@
 #![expect(clippy::disallowed_methods, reason = "they are files below the agent's state folder")]
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -25,8 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The folder of all contents that are on their way.
 pub struct Partials {
     folder: PathBuf,
-    /// Files that are complete: another task of this session may want the same content.
-    whole: RefCell<Vec<PathBuf>>,
+    /// Files that are complete: another task of this session may want the same content. A task may have moved its file away.
+    whole: RefCell<HashMap<Digest, Partial>>,
 }
 
 /// A content on its way.
@@ -49,6 +51,11 @@ impl Partials {
         if blob.size <= LARGE || blob.secret {
             return None;
         }
+        if let Some(partial) = self.whole.borrow_mut().remove(&blob.digest)
+            && let Some(partial) = partial.again(blob)
+        {
+            return Some(partial);
+        }
         if !self.folder.is_dir() {
             DirBuilder::new().recursive(true).mode(0o700).create(&self.folder).ok()?;
         }
@@ -66,12 +73,11 @@ impl Partials {
         Some(Partial { file, path, size, hasher })
     }
 
-    /// Remembers that a content is complete.
-    pub(super) fn complete(&self, partial: &Partial) {
-        let mut whole = self.whole.borrow_mut();
-        if !whole.contains(&partial.path) {
-            whole.push(partial.path.clone());
-        }
+    /// Remembers that a content is complete. Returns its path, if nobody has moved it away.
+    pub(super) fn complete(&self, digest: Digest, partial: Partial) -> Option<PathBuf> {
+        let path = partial.is_in_place().then(|| partial.path.clone());
+        self.whole.borrow_mut().insert(digest, partial);
+        path
     }
 
     fn tidy(&self) {
@@ -87,8 +93,8 @@ impl Partials {
 impl Drop for Partials {
     /// What has arrived in full has been used.
     fn drop(&mut self) {
-        for path in self.whole.get_mut() {
-            let _ = std::fs::remove_file(path);
+        for partial in self.whole.get_mut().values().filter(|partial| partial.is_in_place()) {
+            let _ = std::fs::remove_file(&partial.path);
         }
     }
 }
@@ -119,6 +125,19 @@ fn hash(file: &mut File) -> io::Result<(Sha256, u64)> {
 }
 
 impl Partial {
+    /// Looks again at what was complete: what has been moved away may have been changed there.
+    fn again(mut self, blob: &Blob) -> Option<Self> {
+        self.file.rewind().ok()?;
+        let (hasher, size) = hash(&mut self.file).ok()?;
+        (Digest(hasher.clone().finalize().into()) == blob.digest).then_some(Self { size, hasher, ..self })
+    }
+
+    /// Returns whether the file still lies where it arrived.
+    fn is_in_place(&self) -> bool {
+        let (Ok(own), Ok(there)) = (self.file.metadata(), std::fs::symlink_metadata(&self.path)) else { return false };
+        (own.dev(), own.ino()) == (there.dev(), there.ino())
+    }
+
     /// Returns what is there, for the controller to compare; `None` when that is nothing.
     pub(super) fn beginning(&self) -> Option<Beginning> {
         (self.size > 0).then(|| Beginning { size: self.size, digest: Digest(self.hasher.clone().finalize().into()) })
@@ -141,10 +160,9 @@ impl Partial {
         self.hasher.clone()
     }
 
-    /// Returns a reader of what is there.
+    /// Returns a reader of what is there, wherever that is by now.
     pub(super) fn reader(&self) -> io::Result<impl Read + use<>> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(0))?;
+        let file = File::open(format!("/proc/self/fd/{}", self.file.as_raw_fd())).or_else(|_| File::open(&self.path))?;
         Ok(file.take(self.size))
     }
 

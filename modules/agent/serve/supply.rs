@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Cursor, Read};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -10,6 +11,7 @@ use super::link::Link;
 use super::partial::Partial;
 use crate::agent::wire::{ToAgent, ToController};
 use crate::api::forecast::Support;
+use crate::api::perform::Supplied;
 use crate::api::{Blob, Digest, ModuleError, Upstream};
 
 /// Contents up to this size are remembered, so that a file used by several tasks, or by check and apply of one, travels once.
@@ -54,9 +56,35 @@ impl Contents {
 impl Link {
     /// Returns a reader of a blob's content; its digest is verified by the time the reader ends.
     pub(super) fn blob(&self, blob: &Blob) -> Box<dyn Read + '_> {
-        if let Some(bytes) = self.contents.borrow().get(&blob.digest) {
-            return Box::new(Cursor::new(bytes));
+        match self.contents.borrow().get(&blob.digest) {
+            Some(bytes) => Box::new(Cursor::new(bytes)),
+            None => Box::new(self.ask(blob)),
         }
+    }
+
+    /// Returns a blob's content: a large one as the file in which it has arrived.
+    fn supply(&self, blob: &Blob) -> Supplied<'_> {
+        if blob.size <= REMEMBERED {
+            return Supplied::Stream(self.blob(blob));
+        }
+        let mut arriving = self.ask(blob);
+        if arriving.partial.is_none() && arriving.whole.is_none() {
+            return Supplied::Stream(Box::new(arriving));
+        }
+        while !arriving.over && arriving.next_part().is_ok() {}
+        match arriving.whole.take() {
+            Some(path) => Supplied::File(path),
+            // It lies elsewhere by now, or something went wrong, which shows again.
+            None if arriving.again.is_some() => Supplied::Stream(Box::new(arriving)),
+            None => {
+                drop(arriving);
+                Supplied::Stream(self.blob(blob))
+            }
+        }
+    }
+
+    /// Asks for a content, unless it is there.
+    fn ask(&self, blob: &Blob) -> Arriving<'_> {
         let partial = self.partials.get().and_then(|partials| partials.open(blob));
         let mut arriving = Arriving {
             link: self,
@@ -67,14 +95,14 @@ impl Link {
             part: Cursor::default(),
             kept: (blob.size <= REMEMBERED).then(Vec::new),
             partial,
+            whole: None,
             over: false,
         };
-        if arriving.is_there() {
-            return Box::new(arriving);
+        if !arriving.is_there() {
+            let kept = arriving.partial.as_ref().and_then(Partial::beginning);
+            self.send(&ToController::NeedBlob { digest: blob.digest, kept });
         }
-        let kept = arriving.partial.as_ref().and_then(Partial::beginning);
-        self.send(&ToController::NeedBlob { digest: blob.digest, kept });
-        Box::new(arriving)
+        arriving
     }
 }
 
@@ -165,6 +193,8 @@ struct Arriving<'a> {
     kept: Option<Vec<u8>>,
     /// Its file, when it is large.
     partial: Option<Partial>,
+    /// That file, once it holds everything.
+    whole: Option<PathBuf>,
     over: bool,
 }
 
@@ -175,7 +205,7 @@ impl Arriving<'_> {
         let Ok(reader) = partial.reader() else { return false };
         self.again = Some(Box::new(reader));
         self.over = true;
-        self.complete(&partial);
+        self.complete(partial);
         true
     }
 
@@ -194,9 +224,9 @@ impl Arriving<'_> {
         Ok(())
     }
 
-    fn complete(&self, partial: &Partial) {
+    fn complete(&mut self, partial: Partial) {
         if let Some(partials) = self.link.partials.get() {
-            partials.complete(partial);
+            self.whole = partials.complete(self.blob.digest, partial);
         }
     }
 
@@ -250,7 +280,7 @@ impl Arriving<'_> {
         }
         self.keep(&bytes);
         if last && let Some(partial) = self.partial.take() {
-            self.complete(&partial);
+            self.complete(partial);
         }
         if last && let Some(kept) = self.kept.take() {
             self.link.contents.borrow_mut().put(digest, kept);
@@ -310,6 +340,10 @@ pub(super) struct ForTask<'a> {
 impl Upstream for ForTask<'_> {
     fn blob(&mut self, blob: &Blob) -> Result<Box<dyn Read + '_>, ModuleError> {
         Ok(self.link.blob(blob))
+    }
+
+    fn supply(&mut self, blob: &Blob) -> Result<Supplied<'_>, ModuleError> {
+        Ok(self.link.supply(blob))
     }
 
     fn sign(&mut self, request: &[u8]) -> Result<String, ModuleError> {

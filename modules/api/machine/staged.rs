@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, OFlags};
+use rustix::fs::{AtFlags, CWD, OFlags, RenameFlags};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::types::Digest;
@@ -42,6 +42,21 @@ impl Staged {
         let (file, name) =
             unique(target, |name| std::fs::OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(name))?;
         Ok(Self { file, name: Some(name), target: target.to_owned() })
+    }
+
+    /// Takes a file that lies elsewhere for the one with the content of `target`: moves it beside that, or copies it where it could not
+    /// be moved, or would not have there what a file has that is made there.
+    pub(super) fn of(aside: &Path, target: &Path) -> io::Result<Self> {
+        if !is_labelled(aside) && !hands_down(target.parent().unwrap_or(Path::new("/"))) {
+            let moved = unique(target, |name| Ok(rustix::fs::renameat_with(CWD, aside, CWD, name, RenameFlags::NOREPLACE)?));
+            if let Ok(((), name)) = moved {
+                let staged = Self { file: File::open(&name)?, name: Some(name), target: target.to_owned() };
+                return Ok(staged);
+            }
+        }
+        let mut staged = Self::beside(target)?;
+        io::copy(&mut File::open(aside)?, &mut staged.file)?;
+        Ok(staged)
     }
 
     /// Copies everything that `reader` yields, 64 KiB at a time, and returns its digest and size.
@@ -131,6 +146,16 @@ pub(super) fn unique<T>(target: &Path, mut make: impl FnMut(&Path) -> io::Result
             result => return result.map(|made| (made, name)),
         }
     }
+}
+
+/// Returns whether a file has a security label: that of the folder it was made in.
+fn is_labelled(path: &Path) -> bool {
+    rustix::fs::lgetxattr(path, "security.selinux", &mut [0; 1][..0]).is_ok()
+}
+
+/// Returns whether a folder gives access lists to what is made in it.
+fn hands_down(folder: &Path) -> bool {
+    rustix::fs::getxattr(folder, "system.posix_acl_default", &mut [0; 1][..0]).is_ok()
 }
 
 /// Returns the path by which the kernel lets one name an open file again.

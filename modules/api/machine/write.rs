@@ -12,14 +12,20 @@ use super::Machine;
 use super::staged::{self, Staged};
 use crate::api::change::WriteFile;
 use crate::api::error::ModuleError;
-use crate::api::perform::Upstream;
+use crate::api::perform::{Supplied, Upstream};
 use crate::api::types::{Attributes, Content, Digest, Owner};
 
 impl Machine {
     pub(super) fn write_file(&self, write: &WriteFile, upstream: &mut dyn Upstream) -> Result<(), ModuleError> {
         match &write.content {
             Content::Inline(bytes) => self.put(&write.path, &mut bytes.as_slice(), Digest::of(bytes), &write.attributes),
-            Content::Blob(blob) => self.put(&write.path, &mut *upstream.blob(blob)?, blob.digest, &write.attributes),
+            Content::Blob(blob) => match upstream.supply(blob)? {
+                Supplied::Stream(mut reader) => self.put(&write.path, &mut *reader, blob.digest, &write.attributes),
+                Supplied::File(aside) => {
+                    let (staged, ()) = self.staged(&write.path, &write.attributes, |place| Ok((Staged::of(&aside, place)?, ())))?;
+                    self.put_staged(&write.path, staged, &write.attributes)
+                }
+            },
         }
     }
 
@@ -35,15 +41,27 @@ impl Machine {
 
     /// Writes a file that only lacks its name, with everything that can fail done.
     pub(super) fn stage(&self, path: &Path, reader: &mut dyn Read, attributes: &Attributes) -> Result<(Staged, Digest), ModuleError> {
-        let failed = |error: std::io::Error| without_folder(ModuleError::io("write", path, &error), path, &error);
+        self.staged(path, attributes, |place| {
+            let mut staged = Staged::beside(place)?;
+            let (found, _) = staged.fill(reader)?;
+            Ok((staged, found))
+        })
+    }
+
+    /// Has a file made for `path`, and gives it everything but its name.
+    fn staged<T>(
+        &self,
+        path: &Path,
+        attributes: &Attributes,
+        make: impl FnOnce(&Path) -> std::io::Result<(Staged, T)>,
+    ) -> Result<(Staged, T), ModuleError> {
         let place = self.place(path, false)?;
         let (owner, group) = self.numbers(attributes)?;
         let old = std::fs::symlink_metadata(&place).ok();
         if old.as_ref().is_some_and(std::fs::Metadata::is_dir) {
             return Err(ModuleError::host(format!("cannot write `{}`: it is a directory", path.display())));
         }
-        let mut staged = Staged::beside(&place).map_err(failed)?;
-        let (found, _) = staged.fill(reader).map_err(failed)?;
+        let (staged, made) = make(&place).map_err(|error| without_folder(ModuleError::io("write", path, &error), path, &error))?;
         if old.is_some_and(|old| old.is_file()) {
             staged.labels_of(&place);
         }
@@ -53,7 +71,7 @@ impl Machine {
             return Err(ModuleError::io("change the owner of", path, &error));
         }
         staged.mode(attributes.mode).map_err(|error| ModuleError::io("change the mode of", path, &error))?;
-        Ok((staged, found))
+        Ok((staged, made))
     }
 
     /// Gives a staged file its name.
