@@ -143,11 +143,9 @@ pub fn is_secret(controller: &dyn Controller, declared: bool, content: &[u8]) ->
 
 /// Returns whether a text holds a private key in PEM form.
 pub fn looks_like_key(content: &[u8]) -> bool {
-    const TAIL: &[u8] = b"PRIVATE KEY-----";
     // Only where the tail stands is its line looked at: contents may be large, and one line.
-    let tails = content.windows(TAIL.len()).enumerate().filter(|(_, window)| *window == TAIL);
-    tails.map(|(at, _)| &content[..at]).any(|before| {
-        let line = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    memchr::memmem::find_iter(content, b"PRIVATE KEY-----").map(|at| &content[..at]).any(|before| {
+        let line = memchr::memrchr(b'\n', before).map_or(0, |newline| newline + 1);
         before[line..].starts_with(b"-----BEGIN ")
     })
 }
