@@ -1,4 +1,4 @@
-//! Connections that are cut while something large is on its way: the next run goes on where the last one stopped.
+//! Connections that are cut, by large contents on their way or by the end of their kplay: the next run goes on where the last one stopped.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -7,6 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
+
+use kplay_modules::api::Journal;
+use kplay_modules::api::machine::Machine;
 
 use crate::support::agents::real_agent_folder;
 use crate::support::kplay::Kplay;
@@ -136,4 +139,28 @@ fn what_a_cut_connection_has_brought_is_not_sent_again() {
     let _ran = again(ran).stdout_has("changed=1").run();
     assert!(fs::read(root.join("large")).unwrap() == content);
     assert!(kept(&root).is_empty());
+}
+
+/// The agent of a kplay that was killed finishes the change it is at, and has the host's lock for that long.
+#[test]
+fn a_run_waits_for_what_a_dead_one_is_still_doing() {
+    let kplay = Kplay::new();
+    let root = kplay.folder().join("host");
+    fs::create_dir(&root).unwrap();
+    let journal = Journal::begin(&Machine::state_folder(Some(&root)), "20260101-000000-dead", "root@elsewhere").unwrap();
+    journal.farewell().say();
+    let dead = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(1500));
+        drop(journal);
+    });
+    let said = "  waits for the last change of a run whose controller is gone: `RUN` by root@elsewhere, for TIME (process ";
+    kplay
+        .env("KPLAY_AGENT_DIR", &real_agent_folder().to_string_lossy())
+        .inventory(&format!("all:\n  hosts:\n    h1: {{ connection: local, root: \"{}\" }}\n", root.display()))
+        .playbook(r#"play { name = "new", hosts = "all", run = function(host) host:file({ path = "/new", state = "directory" }) end }"#)
+        .stdout_has(said)
+        .stdout_has("1 task changed 1 host")
+        .run();
+    assert!(dead.is_finished(), "it did not wait");
+    dead.join().unwrap();
 }
