@@ -36,11 +36,18 @@ enum Source {
 
 /// What tells a file from a changed one without reading it.
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct FileKey {
+pub(crate) struct FileKey {
     path: PathBuf,
     size: u64,
     modified: Option<SystemTime>,
     inode: u64,
+}
+
+impl FileKey {
+    pub(crate) fn of(path: &Path, meta: &std::fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        Self { path: path.to_owned(), size: meta.len(), modified: meta.modified().ok(), inode: meta.ino() }
+    }
 }
 
 impl Blobs {
@@ -53,10 +60,9 @@ impl Blobs {
 
     /// Remembers a local file, which is read again when a host asks for it.
     pub fn add_file(&self, path: &Path, secret: bool) -> Result<Blob, ModuleError> {
-        use std::os::unix::fs::MetadataExt as _;
         let failed = |error: std::io::Error| ModuleError::argument(format!("cannot read `{}`: {}", path.display(), plain(&error)));
         let meta = std::fs::metadata(path).map_err(failed)?;
-        let key = FileKey { path: path.to_owned(), size: meta.len(), modified: meta.modified().ok(), inode: meta.ino() };
+        let key = FileKey::of(path, &meta);
         let known = self.lock().files.get(&key).copied();
         let (digest, size) = match known {
             Some(known) => known,

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where tasks get at the controller's disk")]
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use std::sync::Arc;
 use kplay_modules::api::change::MemberKind;
 use kplay_modules::api::error::plain;
 use kplay_modules::api::module::{SignatureRequest, TreeEntry};
-use kplay_modules::api::{Blob, Checksum, Controller, Digest, ModuleError};
+use kplay_modules::api::{Blob, Checksum, Controller, Digest, ModuleError, place};
 use serde_json::{Map, Value};
 
-use crate::blobs::Blobs;
+use crate::blobs::{Blobs, FileKey};
 use crate::diagnostic::Diagnostic;
 use crate::secrets::Secrets;
 use crate::template::{Failure, Scope, Templates};
@@ -50,6 +50,8 @@ pub struct Local {
     playbook_folder: PathBuf,
     secrets: Secrets,
     pending: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
+    /// Files that were searched for secrets, for how many, and whether any was there: many hosts get the same files.
+    searched: RefCell<HashMap<FileKey, (usize, bool)>>,
     announced: RefCell<BTreeSet<PathBuf>>,
 }
 
@@ -63,6 +65,7 @@ impl Local {
             playbook_folder,
             secrets,
             pending: RefCell::default(),
+            searched: RefCell::default(),
             announced: RefCell::default(),
         }
     }
@@ -291,6 +294,26 @@ impl Controller for Preparation<'_> {
 
     fn is_secret(&self, text: &[u8]) -> bool {
         self.local.secrets.are_in(text)
+    }
+
+    fn is_secret_file(&self, path: &Path) -> Result<bool, ModuleError> {
+        let search = || {
+            let content = self.read(path)?;
+            Ok(place::looks_like_key(&content) || self.is_secret(&content))
+        };
+        // What is about to be written is not what lies there.
+        if self.local.pending.borrow().contains_key(path) {
+            return search();
+        }
+        let Ok(meta) = std::fs::metadata(path) else { return search() };
+        let (key, count) = (FileKey::of(path, &meta), self.local.secrets.count());
+        let known = self.local.searched.borrow().get(&key).copied();
+        if let Some((_, secret)) = known.filter(|(searched_for, _)| *searched_for == count) {
+            return Ok(secret);
+        }
+        let secret = search()?;
+        self.local.searched.borrow_mut().insert(key, (count, secret));
+        Ok(secret)
     }
 
     fn download(&self, url: &str, checksum: &Checksum, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {

@@ -28,6 +28,11 @@ struct Known {
 }
 
 impl Secrets {
+    /// Returns how many there are: what has been searched for fewer has to be searched again.
+    pub fn count(&self) -> usize {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).texts.len()
+    }
+
     /// Adds secrets, in every form that they take on the way to a screen or a file.
     pub fn add<S: AsRef<str>>(&self, secrets: impl IntoIterator<Item = S>) {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);

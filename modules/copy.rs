@@ -207,7 +207,7 @@ impl Copy {
 
     /// Registers a file of the controller, as a secret if it is one.
     fn blob(&self, controller: &dyn Controller, path: &Path, size: u64) -> Result<Blob, ModuleError> {
-        let secret = self.secret || size <= SEARCHED && place::is_secret(controller, false, &controller.read(path)?);
+        let secret = self.secret || size <= SEARCHED && controller.is_secret_file(path)?;
         controller.blob_of_file(path, secret)
     }
 

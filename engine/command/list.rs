@@ -1,5 +1,7 @@
 //! `--list-hosts` and `--list-tasks`: what is in a playbook, without connecting to anything.
 
+use std::fmt::Write as _;
+
 use crate::diagnostic::{Result, exit_code};
 use crate::plan::{Planner, Step};
 use crate::report::printer::Printer;
@@ -26,7 +28,8 @@ pub fn tasks(planner: &mut dyn Planner, printer: Printer) -> Result<u8> {
         for &host in &play.hosts {
             planner.begin(index, host)?;
             let step = planner.resume(host);
-            printer.text(&format!("  {}\n", planner.host_name(host)));
+            // One piece of text a host: there may be thousands.
+            let mut text = format!("  {}\n", planner.host_name(host));
             for queued in planner.queued() {
                 for task in planner.take_queue(queued)? {
                     let role = task.role.as_ref().map_or_else(String::new, |role| format!("{role}: "));
@@ -34,16 +37,24 @@ pub fn tasks(planner: &mut dyn Planner, printer: Printer) -> Result<u8> {
                     let tags = if task.tags.is_empty() { String::new() } else { format!("  [{}]", task.tags.join(", ")) };
                     let skipped = task.skipped.as_ref().map_or_else(String::new, |why| format!("  (skipped: {why})"));
                     let place = format!("{}:{}", task.place.file.display(), task.place.line);
-                    printer.text(&format!("    {role}{}{on}{tags}{skipped}  {place}\n", task.wire.name));
+                    let _ = writeln!(text, "    {role}{}{on}{tags}{skipped}  {place}", task.wire.name);
                 }
             }
-            match step {
-                Step::Failed(error) => return Err(error),
+            let failed = match step {
+                Step::Failed(error) => Some(error),
                 Step::NeedsResult { .. } | Step::NeedsFacts { .. } | Step::Gather { .. } => {
-                    printer.text("    … what follows depends on what the host answers\n");
+                    text.push_str("    … what follows depends on what the host answers\n");
+                    None
                 }
-                Step::Barrier { name } => printer.text(&format!("    … what follows waits at barrier `{name}`\n")),
-                _ => {}
+                Step::Barrier { name } => {
+                    let _ = writeln!(text, "    … what follows waits at barrier `{name}`");
+                    None
+                }
+                _ => None,
+            };
+            printer.text(&text);
+            if let Some(error) = failed {
+                return Err(error);
             }
         }
         for &host in &play.hosts {

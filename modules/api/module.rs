@@ -127,6 +127,11 @@ pub trait Controller {
     fn render(&self, template: &Path, vars: &Map<String, Value>) -> Result<Vec<u8>, ModuleError>;
     /// Returns whether a text contains a value that the user declared secret.
     fn is_secret(&self, text: &[u8]) -> bool;
+    /// Returns whether a file of the controller must never be shown: it holds a private key, or such a value.
+    fn is_secret_file(&self, path: &Path) -> Result<bool, ModuleError> {
+        let content = self.read(path)?;
+        Ok(super::place::looks_like_key(&content) || self.is_secret(&content))
+    }
     /// Makes sure that `url` (`https`, `http`, `file`) with this checksum lies in the controller's download cache and returns its
     /// path there. `ca` is a local PEM file with the authorities to trust instead of the usual ones, `timeout` is in seconds.
     fn download(&self, url: &str, checksum: &super::Checksum, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError>;

@@ -147,15 +147,17 @@ fn a_run_waits_for_what_a_dead_one_is_still_doing() {
     let kplay = Kplay::new();
     let root = kplay.folder().join("host");
     fs::create_dir(&root).unwrap();
+    // Building it may take longer than anybody waits.
+    let agents = real_agent_folder();
     let journal = Journal::begin(&Machine::state_folder(Some(&root)), "20260101-000000-dead", "root@elsewhere").unwrap();
     journal.farewell().say();
     let dead = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(1500));
+        std::thread::sleep(Duration::from_secs(4));
         drop(journal);
     });
     let said = "  waits for the last change of a run whose controller is gone: `RUN` by root@elsewhere, for TIME (process ";
     kplay
-        .env("KPLAY_AGENT_DIR", &real_agent_folder().to_string_lossy())
+        .env("KPLAY_AGENT_DIR", &agents.to_string_lossy())
         .inventory(&format!("all:\n  hosts:\n    h1: {{ connection: local, root: \"{}\" }}\n", root.display()))
         .playbook(r#"play { name = "new", hosts = "all", run = function(host) host:file({ path = "/new", state = "directory" }) end }"#)
         .stdout_has(said)

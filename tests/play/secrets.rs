@@ -63,3 +63,17 @@ fn an_authority_is_made_and_opened_with_its_passphrase() {
     let refused = made.then().args(["play.lua"]).any_stdout().stderr_has("put the passphrase into `KPLAY_CA_PASSPHRASE`").status(1).run();
     refused.then().args(["play.lua"]).env("KPLAY_CA_PASSPHRASE", PASSPHRASE).stdout_has("changed=1").run();
 }
+
+#[test]
+fn a_file_that_was_looked_into_is_searched_again_for_new_secrets() {
+    let play = r#"
+        play { name = "files", hosts = "all", run = function(host)
+          host:copy({ src = "settings", dest = "/before" })
+          secret("correct horse battery")
+          host:copy({ src = "settings", dest = "/after" })
+        end }
+    "#;
+    let ran = hosts(&["a"]).file("settings", "password: correct horse battery\n").playbook(play).any_stdout().run();
+    let mode = |name: &str| std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(ran.path(name)).unwrap()) & 0o777;
+    assert_eq!((mode("a/before"), mode("a/after")), (0o644, 0o600));
+}
