@@ -14,6 +14,7 @@
 -- whatever becomes of it meanwhile. Run again after anything that stopped it.
 
 local cluster = require "cluster"
+local fit = require "fit"
 local health = require "health"
 local procedure = require "procedure"
 
@@ -25,6 +26,7 @@ end
 if check_mode then
   procedure({
     name = "scale",
+    { "look on all machines for what would fail half way" },
     { "remove members of etcd from it that are to go and are dead, or whose machine has lost what it held" },
     { "have hosts of the group `etcd` that are no members join it, one at a time, without a vote until they hold what the others hold" },
     { "bring masters and proxies to what the inventory says (apiserver.lua, proxy.lua): new masters, addresses of etcd, upstreams" },
@@ -32,6 +34,9 @@ if check_mode then
   })
   return
 end
+
+-- A machine that could not become a master must not have joined etcd before that is found.
+fit.all("etcd:masters", fit.machine)
 
 -- Returns etcdctl's command line on a member.
 local function etcdctl(member, words)

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::client::Client;
-use crate::support::Lab;
+use crate::support::{Ended, Lab};
 
 /// A third master joins, with a member of etcd, and leaves again.
 #[test]
@@ -20,6 +20,7 @@ fn a_master_comes_goes_and_is_replaced() {
         "        hdss7-22: { address: 10.4.7.22 }\n        hdss7-23: { address: 10.4.7.23 }\n    masters:\n      hosts:\n        hdss7-23:\n",
     );
     lab.kplay(&["lab", "up"]).success();
+    what_is_not_fit_does_not_join(lab, &three);
     let client = Client::begin(lab);
     lab.kplay(&["playbooks/scale.lua"]).success();
     client.is_content("arrival of a master");
@@ -46,6 +47,17 @@ fn a_master_comes_goes_and_is_replaced() {
     let gone = "systemctl is-active kube-apiserver etcd; systemctl is-enabled kube-apiserver etcd; ls /var/lib/etcd";
     assert_eq!(lab.sh("hdss7-23", gone).stdout, "inactive\ninactive\ndisabled\ndisabled\n");
     lab.play(&["--check"]).nothing_to_do();
+}
+
+/// A machine on which a master could not work has not become a member of etcd when that is found.
+fn what_is_not_fit_does_not_join(lab: &Lab, before: &str) {
+    let late = "printf '#!/bin/sh\\nexec /bin/date -d \"1 hour\" \"$@\"\\n' > /usr/local/bin/date; chmod 755 /usr/local/bin/date";
+    lab.sh("hdss7-23", late).success();
+    let Ended { code, stdout, stderr } = lab.kplay(&["playbooks/scale.lua"]);
+    assert_eq!(code, 2, "{stdout}{stderr}");
+    assert!(stdout.contains("nothing is changed anywhere, since hdss7-23 failed") && stdout.contains("its clock differs"), "{stdout}");
+    assert_eq!(members(lab), before);
+    lab.sh("hdss7-23", "test ! -e /etc/etcd && rm /usr/local/bin/date").success();
 }
 
 /// A master is lost with all that it held, also its member of etcd, and comes back empty, under its name and address. The run that
