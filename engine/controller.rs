@@ -297,10 +297,7 @@ impl Controller for Preparation<'_> {
     }
 
     fn is_secret_file(&self, path: &Path) -> Result<bool, ModuleError> {
-        let search = || {
-            let content = self.read(path)?;
-            Ok(place::looks_like_key(&content) || self.is_secret(&content))
-        };
+        let search = || Ok(place::is_secret(self, false, &self.read(path)?));
         // What is about to be written is not what lies there.
         if self.local.pending.borrow().contains_key(path) {
             return search();

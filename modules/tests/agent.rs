@@ -378,6 +378,8 @@ fn a_run_waits_for_an_agent_that_has_lost_its_controller() {
     assert!(said().ends_with("\norphaned\n"), "{}", said());
 
     let last = Journal::begin(&state, "20260101-000000-dead", "somebody").unwrap();
+    // Its reading and its writing end both notice.
+    last.farewell().say();
     last.farewell().say();
     let mut next = Agent::greet(root.path(), |_| ());
     let ToController::Waits(why) = next.until(|_| true) else { panic!("it did not wait") };

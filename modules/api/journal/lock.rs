@@ -97,7 +97,7 @@ fn read(file: &mut File) -> Option<Holder> {
     let mut text = String::new();
     file.read_to_string(&mut text).ok()?;
     let (holder, rest) = text.split_once('\n')?;
-    Some(Holder { orphaned: rest == ORPHANED, ..serde_json::from_str(holder).ok()? })
+    Some(Holder { orphaned: rest.starts_with(ORPHANED), ..serde_json::from_str(holder).ok()? })
 }
 
 fn held(file: &mut File) -> ModuleError {
