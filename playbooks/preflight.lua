@@ -7,7 +7,6 @@ local cluster = require "cluster"
 local fit = require "fit"
 local health = require "health"
 local rolling = require "rolling"
-local vip = require "vip"
 
 rolling.ask()
 
@@ -18,7 +17,6 @@ fit.all(#health.proxies() > 0 and "etcd:masters:proxies" or "etcd:masters", func
   end
   if cluster.is_in(host, "proxies") then
     -- Once there is a control plane, proxy.lua looks by itself, before it changes anything.
-    look.vip_is_free = vip.wanted() and vip.is_nobodys()
     look.proxies = not rolling.running() and cluster.addresses("proxies") or {}
   end
   return look

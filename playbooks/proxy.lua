@@ -41,8 +41,7 @@ play {
     host:role("preflight", {
       ports = { [port] = "nginx" },
       kubernetes_version = "",
-      proxies = vip.wanted() and cluster.addresses("proxies") or {},
-      vip_is_free = vip.wanted() and vip.is_nobodys(),
+      proxies = cluster.addresses("proxies"),
     })
   end,
 }

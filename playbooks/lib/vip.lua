@@ -36,16 +36,6 @@ function vip.held_by(host)
   return holds[host.name] == true
 end
 
--- Returns whether all proxies have been asked, and none held the address when the run began.
-function vip.is_nobodys()
-  for _, proxy in ipairs(hosts("proxies")) do
-    if holds[proxy.name] ~= false then
-      return false
-    end
-  end
-  return true
-end
-
 -- Returns whether some proxy held the address when the run began.
 function vip.is_somebodys()
   for _, held in pairs(holds) do

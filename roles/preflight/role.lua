@@ -178,10 +178,13 @@ end
 
 -- Looks who else is on the link of a proxy whose keepalived does not run yet.
 local function examine_link(host, p, complain)
-  local asks = p.vip_is_free and p.vip or ""
+  local words = { "sh", "-s", "--", p.vip, p.address, p.interface, string.format("%.1f", p.advert_int + 0.3) }
+  for _, proxy in ipairs(p.proxies) do
+    table.insert(words, proxy)
+  end
   local seen = host:command(
     {
-      command = { "sh", "-s", "--", asks, p.address, p.interface, string.format("%.1f", p.advert_int + 0.3) },
+      command = words,
       stdin = read_file("link.sh"),
       reads_only = true,
     },
@@ -239,7 +242,6 @@ return {
 
     -- The shared address
     vip = { type = "string", default = "", doc = "The shared address; none when empty." },
-    vip_is_free = { type = "boolean", default = false, doc = "Whether no proxy has it, so that nobody should." },
     proxies = { type = "list", default = {}, items = { type = "string" }, doc = "Addresses of all proxies, when this host is one of them." },
     interface = { type = "string", default = "", doc = "Network interface of the proxies." },
     virtual_router_id = { type = "integer", default = 0, doc = "Number of their virtual router." },

@@ -15,6 +15,7 @@ fn nothing_bad_spreads() {
     for playbook in ["playbooks/apiserver.lua", "playbooks/proxy.lua"] {
         lab.kplay(&[playbook]).success();
     }
+    what_another_proxy_holds_is_used_by_nobody_else(&lab);
     what_does_not_fit_a_running_control_plane_is_refused(&lab);
     a_sick_etcd_is_told(&lab);
     a_bad_flag_touches_one_master(&lab);
@@ -74,6 +75,17 @@ fn what_others_on_the_link_use_is_refused(lab: &Lab) {
     for host in HOSTS {
         lab.sh(host, "test ! -e /etc/kubernetes -a ! -e /etc/etcd -a ! -e /etc/nginx -a ! -e /etc/sysctl.d/90-kubernetes.conf").success();
     }
+}
+
+/// A proxy without keepalived asks on the link who has the address, and is answered by the one that holds it.
+fn what_another_proxy_holds_is_used_by_nobody_else(lab: &Lab) {
+    lab.sh("hdss7-12", "systemctl stop keepalived").success();
+    let said = lab.kplay(&["playbooks/proxy.lua", "--check"]).success();
+    tells(&said, &["would change", "keepalived"]);
+    lab.sh("hdss7-21", "ip address add 10.4.7.10/24 dev ens32").success();
+    tells(&refused(lab, &["playbooks/proxy.lua", "--check"]), &["is used by a machine that is none of the proxies"]);
+    lab.sh("hdss7-21", "ip address del 10.4.7.10/24 dev ens32").success();
+    lab.kplay(&["playbooks/proxy.lua"]).success();
 }
 
 fn what_cannot_be_looked_at_is_told(lab: &Lab) {
