@@ -107,9 +107,9 @@ impl Session<'_> {
             if self.output.len() > NOISE {
                 return Err(self.fail("the host prints without end before the agent starts"));
             }
-            let more = self.pump_output()?;
+            // Output comes last: what another step takes off the socket makes no descriptor ready any more.
             self.pump_errors();
-            if !more {
+            if !self.pump_output()? {
                 self.wait()?;
             }
         }
@@ -129,12 +129,13 @@ impl Session<'_> {
         for part in [head.as_bytes(), payload] {
             let mut sent = 0;
             while sent < part.len() {
+                let mut blocked = false;
                 match self.link.write(&part[sent..]) {
                     Ok(count) => {
                         sent += count;
                         self.deadline = Instant::now() + timeout;
                     }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait()?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => blocked = true,
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     Err(error) => {
                         // Why the host takes no more of it may be in what it has printed.
@@ -146,8 +147,11 @@ impl Session<'_> {
                     }
                 }
                 // Whatever the host prints meanwhile is taken off the line, else it never gets to read.
-                self.pump_output()?;
                 self.pump_errors();
+                let heard = self.pump_output()?;
+                if blocked && !heard && !self.link.can_write() {
+                    self.wait()?;
+                }
             }
         }
         self.deadline = Instant::now() + timeout + Duration::from_secs(payload.len() as u64 / SLOWEST);

@@ -128,6 +128,11 @@ pub trait Link: Send + std::fmt::Debug {
     fn read_error(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes to the agent's standard input; `WouldBlock` when the window is full.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+    /// Returns whether a write that would have blocked would not any more, though the descriptor tells nothing: what the host has
+    /// said of its window was taken in by a read.
+    fn can_write(&self) -> bool {
+        false
+    }
     /// Ends the agent's standard input, once all that was to be written is; `WouldBlock` to be called again.
     fn finish(&mut self) -> io::Result<()>;
     /// Returns whether all is known about the agent's end; asked only after both streams have ended.

@@ -280,7 +280,7 @@ impl Driver {
             // output, which lies in its memory then and makes no descriptor ready any more.
             let errors = host.read_error(number, &mut self.buffer, &mut deliver);
             let steps = [step, errors, host.read(number, &mut self.buffer, &mut deliver)];
-            let idle = steps.iter().all(|step| matches!(step, Step::Idle));
+            let idle = steps.iter().all(|step| matches!(step, Step::Idle)) && (host.queue.is_empty() || !host.link.can_write());
             broken = steps.into_iter().find_map(|step| if let Step::Broken(reason) = step { Some(reason) } else { None });
             if idle || broken.is_some() {
                 break;

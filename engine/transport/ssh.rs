@@ -195,7 +195,16 @@ impl Client {
         self.block(|_| handle.exec(command)).map_err(|error| refused(&error))?;
         let carrier = self.carrier.take();
         self.handed_over = true;
-        Ok(SshLink { channel, session: self.session.clone(), socket: Arc::clone(&self.socket), carrier })
+        Ok(SshLink {
+            ahead: ahead(self.session.banner().unwrap_or_default(), self.latency),
+            channel,
+            session: self.session.clone(),
+            socket: Arc::clone(&self.socket),
+            carrier,
+            widest: 0,
+            half_sent: false,
+            held_up: false,
+        })
     }
 }
 
@@ -217,6 +226,22 @@ struct SshLink {
     session: Session,
     socket: Arc<OwnedFd>,
     carrier: Option<Child>,
+    /// Most bytes that may lie between us and the agent.
+    ahead: u32,
+    /// Widest window that was seen: that of an agent that has taken everything.
+    widest: u32,
+    /// Whether the library still holds a part of a packet: it wants the same bytes again then.
+    half_sent: bool,
+    /// Whether the last write had to wait until the agent takes something.
+    held_up: bool,
+}
+
+impl SshLink {
+    /// Returns whether the agent has room for more.
+    fn has_room(&self) -> bool {
+        let window = self.channel.write_window().remaining;
+        window > 0 && self.widest.saturating_sub(window) < self.ahead
+    }
 }
 
 impl std::fmt::Debug for SshLink {
@@ -244,11 +269,27 @@ impl Link for SshLink {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.channel.stream(0).write(bytes) {
+        // sshd opens a channel with a window of nothing, and widens it when the command runs.
+        self.widest = self.widest.max(self.channel.write_window().remaining);
+        if !self.half_sent && !self.has_room() {
+            // Reading nothing takes in what has arrived, how much the agent has taken among it.
+            let _ = self.channel.stream(0).read(&mut []);
+        }
+        self.held_up = !self.half_sent && !self.has_room();
+        if self.held_up {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let written = self.channel.stream(0).write(bytes);
+        self.half_sent = written.is_err() && self.interest().write;
+        match written {
             // A full window is told by writing nothing.
             Ok(0) if !bytes.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
             other => other,
         }
+    }
+
+    fn can_write(&self) -> bool {
+        self.held_up && self.has_room()
     }
 
     fn finish(&mut self) -> io::Result<()> {
@@ -289,6 +330,25 @@ impl Drop for SshLink {
         if let Some(carrier) = &mut self.carrier {
             proxy::end(carrier);
         }
+    }
+}
+
+/// Returns how many bytes may lie between us and the agent.
+///
+/// OpenSSH's sshd takes whatever its window of 2 MiB allows, and moves it about in memory that it has to grow for that: several times
+/// the work of decrypting it. It tells for every 96 KiB that they are gone, so that much less keeps it busy, and a slow line full.
+/// Other servers may tell only when half of a window is gone, which is theirs to choose.
+fn ahead(banner: &str, latency: Option<Duration>) -> u32 {
+    /// Enough while the agent answers at once, bytes.
+    const NEAR: u64 = 256 << 10;
+    /// What a good line carries, bytes a microsecond.
+    const FAST: u64 = 100;
+    match latency {
+        Some(latency) if banner.contains("OpenSSH") => {
+            let under_way = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).saturating_mul(FAST);
+            u32::try_from(NEAR.saturating_add(under_way)).unwrap_or(u32::MAX)
+        }
+        _ => u32::MAX,
     }
 }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use super::*;
 use crate::transport::stream::StreamLink;
+use crate::transport::tests::Absorbing;
 
 fn marker() -> Marker {
     Marker("00ff".to_owned())
@@ -51,6 +52,26 @@ fn bytes_behind_the_marker_are_kept() {
     let connected = run(Box::new(link), &marker(), &agents, Duration::from_secs(5)).unwrap();
     assert_eq!(connected.early, b"\x05\x00\x00\x00");
     assert!(!connected.agent_sent);
+}
+
+#[test]
+fn what_was_taken_in_with_something_else_is_not_waited_for() {
+    let (link, mut far) = StreamLink::pair().unwrap();
+    let host = std::thread::spawn(move || {
+        far.stream.write_all(b"\x01KPLAY:00ff\n").unwrap();
+        far
+    });
+    let connected = run(Box::new(Absorbing::new(link)), &marker(), &Agents::locate(None).unwrap(), Duration::from_secs(3)).unwrap();
+    assert!(!connected.agent_sent);
+    host.join().unwrap();
+}
+
+#[test]
+fn an_agent_is_sent_on_when_a_read_has_opened_the_window() {
+    let host = Host::new();
+    let link = host.start(&["sh"], None);
+    let connected = run(Box::new(Absorbing::new(link)), &marker(), &host.agents, Duration::from_secs(3)).unwrap();
+    assert!(connected.agent_sent);
 }
 
 #[test]

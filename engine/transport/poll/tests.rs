@@ -9,6 +9,7 @@ use kplay_modules::agent::wire::{self, ToAgent};
 
 use super::*;
 use crate::transport::stream::{FarEnd, StreamLink};
+use crate::transport::tests::Absorbing;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -56,6 +57,19 @@ fn garbage_ends_the_connection() {
     far.stream.write_all(b"Segmentation fault\n").unwrap();
     let Arrival::Lost(7, reason) = arrivals.recv_timeout(PATIENCE).unwrap() else { panic!("not lost") };
     assert!(reason.starts_with("the agent says what is not understood"), "{reason}");
+}
+
+#[test]
+fn what_is_queued_leaves_when_a_read_has_opened_the_window() {
+    let (sender, _arrivals) = mpsc::channel::<Arrival>();
+    let poll = PollLoop::spawn(sender).unwrap();
+    let (link, mut far) = StreamLink::pair().unwrap();
+    far.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    poll.add(7, Connected { link: Box::new(Absorbing::new(link)), early: Vec::new(), agent_sent: false, latency: None });
+    poll.send(7, b"all of it".to_vec());
+    let mut read = [0; 9];
+    far.stream.read_exact(&mut read).unwrap();
+    assert_eq!(&read, b"all of it");
 }
 
 #[test]
@@ -140,62 +154,12 @@ fn many_hosts_share_the_thread() {
     assert_eq!(seen, (0..200).collect::<Vec<_>>());
 }
 
-/// A link as libssh2 makes it at its worst: what arrives is taken off the socket while standard error is read.
-#[derive(Debug)]
-struct Hoarder {
-    socket: std::os::unix::net::UnixStream,
-    memory: VecDeque<u8>,
-}
-
-impl Link for Hoarder {
-    fn descriptor(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-
-    fn interest(&self) -> Interest {
-        Interest { read: true, write: false }
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self.memory.read(buffer)? {
-            0 => Err(io::ErrorKind::WouldBlock.into()),
-            count => Ok(count),
-        }
-    }
-
-    fn read_error(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.socket.read(buffer)?;
-        self.memory.extend(&buffer[..count]);
-        Err(io::ErrorKind::WouldBlock.into())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn finish(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn ended(&mut self) -> bool {
-        true
-    }
-
-    fn close(&mut self) -> String {
-        "closed".to_owned()
-    }
-}
-
 #[test]
 fn output_that_reading_errors_took_off_the_socket_is_not_left_behind() {
     let (sender, arrivals) = mpsc::channel::<Arrival>();
     let poll = PollLoop::spawn(sender).unwrap();
-    let (socket, mut far) = std::os::unix::net::UnixStream::pair().unwrap();
-    socket.set_nonblocking(true).unwrap();
-    poll.add(
-        4,
-        Connected { link: Box::new(Hoarder { socket, memory: VecDeque::new() }), early: Vec::new(), agent_sent: false, latency: None },
-    );
-    far.write_all(&wire::encode(&ToController::Done { id: 2 }).unwrap()).unwrap();
+    let (link, mut far) = StreamLink::pair().unwrap();
+    poll.add(4, Connected { link: Box::new(Absorbing::new(link)), early: Vec::new(), agent_sent: false, latency: None });
+    far.stream.write_all(&wire::encode(&ToController::Done { id: 2 }).unwrap()).unwrap();
     assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(4, ToController::Done { id: 2 }));
 }
