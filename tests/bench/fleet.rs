@@ -11,7 +11,7 @@ use crate::Outcome;
 /// Port of every sshd. The namespace is ours, so that it is free.
 const PORT: u16 = 22;
 /// Where an agent of root keeps its state.
-const STATE: &str = "/var/lib/kplay";
+pub const STATE: &str = "/var/lib/kplay";
 /// Where root is at home on a host.
 const HOME: &str = "/root";
 /// Clock ticks of a second, as Linux reports processor time to programs.
@@ -58,7 +58,7 @@ impl Fleet {
         fs::create_dir_all(STATE)?;
         for number in 1..=count {
             let listener = address(number);
-            let (state, home) = (folder.join(format!("state/{number}")), folder.join(format!("homes/{number}")));
+            let (state, home) = (fleet.state(number), folder.join(format!("homes/{number}")));
             fs::create_dir_all(&state)?;
             fs::create_dir_all(&home)?;
             let config = folder.join(format!("sshd_config.{number}"));
@@ -108,6 +108,11 @@ impl Fleet {
             }
         }
         Ok(())
+    }
+
+    /// Where the agent's state of a host lies on this machine.
+    pub fn state(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("state/{number}"))
     }
 
     /// The key that every host lets in.

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::contender::{Ground, all};
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, STATE};
 use crate::measure::{Sample, run};
 use crate::report::Figure;
 use crate::{Outcome, middle, workload};
@@ -190,31 +190,37 @@ fn small_files(ground: &Ground, scratch: &Path, runs: usize, figures: &mut Vec<F
     Ok(())
 }
 
-/// One archive of 300 MB that does not compress to ten hosts, beside scp.
+/// One archive of 300 MB that does not compress to ten hosts, beside scp. It lies with the agent's state on one file system, as on most
+/// hosts: on another one it would be copied from there.
 fn large_file(ground: &Ground, scratch: &Path, figures: &mut Vec<Figure>) -> Outcome<()> {
     const HOSTS: usize = 10;
     let source = scratch.join("large");
     let mut file = fs::File::create(&source)?;
     std::io::copy(&mut fs::File::open("/dev/urandom")?.take(300_000_000), &mut file)?;
     let playbook = format!(
-        "play {{ hosts = \"all\", run = function(host) host:copy({{ src = \"{}\", dest = host.vars.tree .. \"/large\" }}) end }}\n",
+        "play {{ hosts = \"all\", run = function(host) host:copy({{ src = \"{}\", dest = \"{STATE}/large\" }}) end }}\n",
         source.display()
     );
     let command = play(ground, "large", HOSTS, &playbook)?;
     let (sample, _) = run(&ground.fleet, &command, scratch)?;
     let scp = format!(
-        "seq 1 {HOSTS} | xargs -P {HOSTS} -I N scp -q -F {} {} 127.0.1.N:{}/kplay/hN/copied",
+        "seq 1 {HOSTS} | xargs -P {HOSTS} -I N scp -q -F {} {} 127.0.1.N:{STATE}/copied",
         ground.fleet.ssh_config("curve").display(),
-        source.display(),
-        ground.trees.display()
+        source.display()
     );
     let mut peer = Command::new("sh");
     peer.args(["-c", &scp]);
     let (other, _) = run(&ground.fleet, &peer, scratch)?;
+    for copy in (1..=HOSTS).flat_map(|number| ["large", "copied"].map(|name| ground.fleet.state(number).join(name))) {
+        if !Command::new("cmp").arg(&source).arg(&copy).status()?.success() {
+            return Err(format!("{} is not what was sent", copy.display()).into());
+        }
+        fs::remove_file(copy)?;
+    }
     let value =
         format!("{:.1} s (scp: {:.1} s), {} MB of memory", sample.wall.as_secs_f64(), other.wall.as_secs_f64(), sample.memory / 1_000_000);
     figures.push(Figure { what: "300 MB to 10 hosts".into(), value, goal: "scp's time, 64 MB" });
-    workload::empty_trees(&ground.trees, "kplay", HOSTS)
+    Ok(())
 }
 
 /// A thousand hosts, and ten thousand that are only planned.

@@ -21,6 +21,18 @@ pub(super) struct Identity {
     ctime: i64,
 }
 
+impl Identity {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            mtime: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
+            ctime: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
 /// A file that changed less than this ago may change again without its times moving on, since kernels stamp them coarsely.
 const SETTLED: Duration = Duration::from_secs(2);
 
@@ -73,13 +85,7 @@ impl Machine {
         }
         let mut file = File::open(&place).map_err(|error| ModuleError::io("read", path, &error))?;
         let metadata = file.metadata().map_err(|error| ModuleError::io("look at", path, &error))?;
-        let identity = Identity {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            mtime: nanoseconds(metadata.mtime(), metadata.mtime_nsec()),
-            ctime: nanoseconds(metadata.ctime(), metadata.ctime_nsec()),
-        };
+        let identity = Identity::of(&metadata);
         if let Some(known) = self.hashes.borrow().get(&identity) {
             return Ok(Some(Fingerprint::Known(*known)));
         }
@@ -88,6 +94,14 @@ impl Machine {
             self.hashes.borrow_mut().insert(identity, digest);
         }
         Ok(Some(Fingerprint::Known(digest)))
+    }
+
+    /// Takes a digest for that of a file which has just been put in its place, and was hashed while it arrived. To read some hundred
+    /// megabytes again would prove little: whoever changes them has to do so in the very tick of the clock in which we did.
+    pub(super) fn remember(&self, path: &Path, digest: Digest) -> Result<(), ModuleError> {
+        let metadata = std::fs::metadata(self.place(path, false)?).map_err(|error| ModuleError::io("look at", path, &error))?;
+        self.hashes.borrow_mut().insert(Identity::of(&metadata), digest);
+        Ok(())
     }
 
     pub(super) fn names(&self, path: &Path) -> Result<Vec<String>, ModuleError> {

@@ -50,8 +50,10 @@ impl Staged {
         if !is_labelled(aside) && !hands_down(target.parent().unwrap_or(Path::new("/"))) {
             let moved = unique(target, |name| Ok(rustix::fs::renameat_with(CWD, aside, CWD, name, RenameFlags::NOREPLACE)?));
             if let Ok(((), name)) = moved {
-                let staged = Self { file: File::open(&name)?, name: Some(name), target: target.to_owned() };
-                return Ok(staged);
+                let file = File::open(&name).inspect_err(|_| {
+                    let _ = std::fs::remove_file(&name);
+                })?;
+                return Ok(Self { file, name: Some(name), target: target.to_owned() });
             }
         }
         let mut staged = Self::beside(target)?;

@@ -23,7 +23,8 @@ impl Machine {
                 Supplied::Stream(mut reader) => self.put(&write.path, &mut *reader, blob.digest, &write.attributes),
                 Supplied::File(aside) => {
                     let (staged, ()) = self.staged(&write.path, &write.attributes, |place| Ok((Staged::of(&aside, place)?, ())))?;
-                    self.put_staged(&write.path, staged, &write.attributes)
+                    self.put_staged(&write.path, staged, &write.attributes)?;
+                    self.remember(&write.path, blob.digest)
                 }
             },
         }
