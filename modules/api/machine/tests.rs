@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use super::Machine;
 use crate::api::change::{Change, Download, WriteFile};
 use crate::api::error::ModuleError;
-use crate::api::inspect::Inspect;
+use crate::api::inspect::{Fingerprint, Inspect};
 use crate::api::journal::Kept;
-use crate::api::perform::{Perform, Performed, Upstream};
+use crate::api::perform::{Perform, Performed, Supplied, Upstream};
 use crate::api::types::{Attributes, Blob, Content, Digest, EntryKind, Owner};
 
 /// A folder that stands for a host, with its own state folder.
@@ -105,12 +105,21 @@ impl Upstream for Nothing {
 #[derive(Default)]
 pub(super) struct Desk {
     pub blob: Vec<u8>,
+    /// Where the blob lies on the host already, all of it.
+    pub arrived: Option<PathBuf>,
     pub delivered: RefCell<Vec<u8>>,
 }
 
 impl Upstream for Desk {
     fn blob(&mut self, _blob: &Blob) -> Result<Box<dyn Read + '_>, ModuleError> {
         Ok(Box::new(self.blob.as_slice()))
+    }
+
+    fn supply(&mut self, blob: &Blob) -> Result<Supplied<'_>, ModuleError> {
+        match &self.arrived {
+            Some(file) => Ok(Supplied::File(file.clone())),
+            None => self.blob(blob).map(Supplied::Stream),
+        }
     }
 
     fn sign(&mut self, _request: &[u8]) -> Result<String, ModuleError> {
@@ -290,6 +299,30 @@ fn a_file_is_hashed_again_once_it_has_changed() {
     assert_ne!(digest(), first);
     assert_eq!(bench.machine.fingerprint(Path::new("/no")).unwrap(), None);
     assert_eq!(bench.machine.fingerprint(Path::new("/")).unwrap(), None);
+}
+
+#[test]
+fn what_was_hashed_as_it_arrived_is_hashed_again_once_it_has_changed() {
+    let mut bench = Bench::new();
+    let aside = bench.folder.path().join("aside");
+    std::fs::write(&aside, "large").unwrap();
+    let digest = Digest::of(b"what was hashed");
+    let change = Change::WriteFile(WriteFile {
+        path: "/large".into(),
+        content: Content::Blob(Blob { digest, size: 5, secret: false }),
+        attributes: attributes(0o644),
+        before: None,
+        before_digest: None,
+        secret: false,
+    });
+    bench.machine.perform(&change, &mut Desk { arrived: Some(aside.clone()), ..Desk::default() }).unwrap();
+    assert!(!aside.exists());
+    let found = |bench: &Bench| bench.machine.fingerprint(Path::new("/large")).unwrap();
+    assert_eq!(found(&bench), Some(Fingerprint::Known(digest)));
+    // The next tick of the file system's clock.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::fs::write(bench.real("/large"), "LARGE").unwrap();
+    assert_eq!(found(&bench), Some(Fingerprint::Known(Digest::of(b"LARGE"))));
 }
 
 #[test]
