@@ -141,6 +141,10 @@ impl Agent {
             return Ok(bytes);
         }
         let bytes = std::fs::read(&self.path).map_err(|error| unreadable(&self.path, &error))?;
+        if Digest::of(&bytes) != self.digest {
+            return Err(Diagnostic::user(format!("the agent `{}` has been replaced while kplay runs", self.path.display()))
+                .hint("run again, once it is built"));
+        }
         Ok(self.bytes.get_or_init(|| bytes))
     }
 
@@ -149,7 +153,7 @@ impl Agent {
         let bytes = self.plain()?;
         Ok(self.gzip.get_or_init(|| {
             let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-            // Writing to memory cannot fail; should it, the hosts' own check of the digest says so.
+            // Writing to memory cannot fail; should it, gzip on the hosts says so.
             let _ = encoder.write_all(bytes);
             encoder.finish().unwrap_or_default()
         }))
@@ -180,6 +184,18 @@ mod tests {
         assert_eq!(agent.digest, Digest::of(&b"binary".repeat(1000)));
         assert!(agent.gzipped().unwrap().len() < 200);
         assert!(std::ptr::eq(agent.gzipped().unwrap(), agent.gzipped().unwrap()));
+    }
+
+    #[test]
+    fn an_agent_that_is_replaced_meanwhile_is_not_sent() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("kplay-agent-x86_64-unknown-linux-musl");
+        std::fs::write(&path, "first").unwrap();
+        let agents = Agents::locate(Some(folder.path())).unwrap();
+        let agent = agents.for_machine("x86_64").unwrap().unwrap();
+        std::fs::write(&path, "other").unwrap();
+        let error = agent.gzipped().unwrap_err();
+        assert!(error.message.ends_with("has been replaced while kplay runs"), "{error:?}");
     }
 
     #[test]

@@ -87,8 +87,9 @@ done;
 
 # It is not: take it into the first folder that is safe and allows execution.
 IFS=" ";
-command -v sha256sum >/dev/null 2>&1 || fail "sha256sum is missing there";
-z=plain; if command -v gzip >/dev/null 2>&1; then z=gzip; fi;
+has() { command -v "$1" >/dev/null 2>&1; };
+z=gzip; has gzip || { z=plain; has sha256sum || fail "neither gzip nor sha256sum is there"; };
+damaged() { fail "the agent arrived damaged in $d; is the disk full?"; };
 not() { echo "kplay: $1" >&2; };
 for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kplay-$u; do
   if [ -e "$d" ]; then :; else mkdir -p "${d%/*}" 2>/dev/null; mkdir -m 700 "$d" 2>/dev/null; fi;
@@ -102,9 +103,8 @@ for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kp
   find "$r" -name "agent-*" -mtime +60 -exec rm -f {} + 2>/dev/null;
   say NEED "$z $h";
   read -r c || exit 1;
-  if [ $z = gzip ]; then head -c "$c" | gzip -dc > "$t"; else head -c "$c" > "$t"; fi;
-  x=$(sha256sum < "$t");
-  [ "${x%% *}" = "$h" ] || fail "the agent arrived damaged in $d; is the disk full?";
+  if [ $z = gzip ]; then head -c "$c" | gzip -dc > "$t" || damaged;
+  else head -c "$c" > "$t"; x=$(sha256sum < "$t"); [ "${x%% *}" = "$h" ] || damaged; fi;
   mv -f "$t" "$r/agent-$h" || fail "cannot rename the agent in $d";
   trap - 0 1 2 13 15;
   note; umask "$o"; exec "$r/agent-$h" serve $m;

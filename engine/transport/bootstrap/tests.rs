@@ -132,6 +132,18 @@ impl Host {
         StreamLink::start(&mut command, true).unwrap()
     }
 
+    /// Returns a folder with a shell, the few programs that the script cannot do without, and some more, all but the shell of busybox.
+    /// Busybox's own shell knows all of them besides.
+    fn programs(&self, shell: &str, further: &[&str]) -> std::path::PathBuf {
+        let programs = self.folder.path().join("bin");
+        std::fs::create_dir(&programs).unwrap();
+        std::os::unix::fs::symlink(shell, programs.join("sh")).unwrap();
+        for applet in ["id", "uname", "ls", "mkdir", "chmod", "rm", "mv", "head"].iter().chain(further) {
+            std::os::unix::fs::symlink(busybox(), programs.join(applet)).unwrap();
+        }
+        programs
+    }
+
     /// Lets the script run to its agent; returns whether that had to be sent, and where it runs.
     fn run(&self, shell: &[&str], path: Option<&Path>) -> Result<(bool, String)> {
         let link = self.start(shell, path);
@@ -147,6 +159,13 @@ impl Host {
         }
         Ok((connected.agent_sent, String::from_utf8(place).unwrap().trim().to_owned()))
     }
+}
+
+fn busybox() -> String {
+    let busybox = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap().stdout;
+    let busybox = String::from_utf8(busybox).unwrap();
+    assert!(!busybox.is_empty(), "this test needs busybox: install busybox-static");
+    busybox.trim().to_owned()
 }
 
 impl Drop for Host {
@@ -175,17 +194,10 @@ fn the_agent_is_sent_once_whatever_the_shell() {
 
 #[test]
 fn busybox_is_enough() {
-    let busybox = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap().stdout;
-    let busybox = String::from_utf8(busybox).unwrap();
-    assert!(!busybox.is_empty(), "this test needs busybox: install busybox-static");
     // Without gzip the agent travels as it is.
-    for further in [&["gzip", "find"][..], &[]] {
+    for (shell, further) in [(busybox().as_str(), &["gzip", "find"][..]), ("/bin/sh", &["sha256sum"])] {
         let host = Host::new();
-        let programs = host.folder.path().join("bin");
-        std::fs::create_dir(&programs).unwrap();
-        for applet in ["sh", "id", "uname", "ls", "mkdir", "chmod", "rm", "mv", "sha256sum", "head"].iter().chain(further) {
-            std::os::unix::fs::symlink(busybox.trim(), programs.join(applet)).unwrap();
-        }
+        let programs = host.programs(shell, further);
         let shell = programs.join("sh").display().to_string();
         assert!(host.run(&[&shell], Some(&programs)).unwrap().0);
         assert!(!host.run(&[&shell], Some(&programs)).unwrap().0);
@@ -255,17 +267,28 @@ fn folders_that_others_can_write_to_are_not_used() {
 
 #[test]
 fn an_agent_that_arrives_damaged_is_not_started() {
+    let whole = Host::new().agents.all().unwrap()[0].1.gzipped().unwrap().to_vec();
+    let [mut changed, cut] = [whole.clone(), whole[..whole.len() - 12].to_vec()];
+    changed[whole.len() - 9] ^= 1;
+    for (damaged, gzip) in [(b"wrong".to_vec(), true), (changed, true), (cut, true), (whole, false)] {
+        let host = Host::new();
+        let programs = host.programs("/bin/sh", if gzip { &["gzip"] } else { &["sha256sum"] });
+        let mut link = host.start(&["/bin/sh"], Some(&programs));
+        link.write(format!("{}\n", damaged.len()).as_bytes()).unwrap();
+        link.write(&damaged).unwrap();
+        let (marker, deadline) = (marker(), Instant::now() + Duration::from_secs(20));
+        let mut session = Session { link: Box::new(link), marker: &marker, output: Vec::new(), complaints: Vec::new(), deadline };
+        let Line::Need { gzip: wanted, .. } = session.next_line().unwrap() else { panic!("nothing is asked for") };
+        assert_eq!(wanted, gzip);
+        let Line::Fail(reason) = session.next_line().unwrap() else { panic!("not refused") };
+        assert!(reason.starts_with("the agent arrived damaged in "), "{reason}");
+        assert!(session.next_line().is_err(), "it ends");
+        let folder = host.cached();
+        assert_eq!(std::fs::read_dir(folder.parent().unwrap()).unwrap().count(), 0, "nothing is left behind");
+    }
     let host = Host::new();
-    let mut link = host.start(&["sh"], None);
-    link.write(b"5\nwrong").unwrap();
-    let (marker, deadline) = (marker(), Instant::now() + Duration::from_secs(20));
-    let mut session = Session { link: Box::new(link), marker: &marker, output: Vec::new(), complaints: Vec::new(), deadline };
-    assert!(matches!(session.next_line().unwrap(), Line::Need { gzip: true, .. }));
-    let Line::Fail(reason) = session.next_line().unwrap() else { panic!("not refused") };
-    assert!(reason.starts_with("the agent arrived damaged in "), "{reason}");
-    assert!(session.next_line().is_err(), "it ends");
-    let folder = host.cached();
-    assert_eq!(std::fs::read_dir(folder.parent().unwrap()).unwrap().count(), 0, "nothing is left behind");
+    let error = host.run(&["/bin/sh"], Some(&host.programs("/bin/sh", &[]))).unwrap_err();
+    assert_eq!(error.message, "cannot start the agent: neither gzip nor sha256sum is there");
 }
 
 #[test]
