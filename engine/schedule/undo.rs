@@ -127,7 +127,13 @@ impl Run<'_> {
     }
 
     fn not_undone(&mut self, part: &Part) {
-        let why = if self.interrupted { "the run was interrupted" } else { "it cannot be reached" };
+        let why = if self.interrupted {
+            "the run was interrupted"
+        } else if self.host(part.host).counts.unreachable {
+            "it cannot be reached"
+        } else {
+            "no agent is at work there any more"
+        };
         let name = self.planner.host_name(part.host).to_owned();
         let text = format!("what this play did here stands, since {why}: `kplay undo {}` takes the run back", self.run_name());
         self.report(Event::Message { host: Some(name), level: Level::Warning, text });
