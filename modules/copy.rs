@@ -16,8 +16,8 @@
 //! another kind than in the source and therefore in the way.
 //!
 //! With `validate`, a command judges a private copy of a file's new content before anything is written, in a forecast, too;
-//! `%s` stands for that copy. A file that holds a private key or a value that is declared secret is never shown and gets mode
-//! 0600 unless `mode` says otherwise.
+//! `%s` stands for that copy. A file that holds a private key or a value that is declared secret is never shown. Unless `mode`
+//! says otherwise it gets mode 0600, and one that is there already is no longer open to everybody.
 //!
 //! ```lua
 //! host:copy({ content = "net.ipv4.ip_forward = 1\n", dest = "/etc/sysctl.d/90-forward.conf", mode = "0644" })

@@ -144,12 +144,13 @@ impl Module for WaitFor {
                 }
                 Look::Never(what) => return Err(self.explained(host, self.failure(&goal, &what, false))),
             };
-            if host.forecasting() || deadline.saturating_duration_since(Instant::now()) < interval {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if host.forecasting() || left.is_zero() {
                 let again = format!("seen {met} times in a row, not {}", self.consecutive);
                 let error = self.failure(&goal, &not_yet.unwrap_or_else(|| goal::Unmet::new(again)), !host.forecasting());
                 return Err(self.explained(host, error));
             }
-            host.pause(interval)?;
+            host.pause(interval.min(left))?;
         }
     }
 

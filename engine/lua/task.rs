@@ -23,6 +23,8 @@ use crate::plan::{PlannedTask, TaskResult};
 const TAKE_PATHS: [&str; 3] = ["inputs", "reload_on", "restart_on"];
 /// Arguments that say best what a task is about, for its name.
 const TELLING: [&str; 11] = ["path", "dest", "name", "command", "argv", "url", "unit", "port", "key", "host", "src"];
+/// Those among them that may hold what a sensitive task hides.
+const HIDING: [&str; 3] = ["command", "argv", "url"];
 /// Most preparations that are remembered for other hosts.
 const REMEMBERED: usize = 4096;
 
@@ -102,7 +104,8 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
         run.coroutines.get(&current).and_then(|coroutine| coroutine.roles.last().cloned())
     };
     let tags = tags(shared, role.as_ref(), &options.given.tags.0);
-    let task_name = options.given.name.clone().unwrap_or_else(|| telling_name(name, &given));
+    let sensitive = options.given.sensitive || given.get("sensitive") == Some(&Value::Bool(true));
+    let task_name = options.given.name.clone().unwrap_or_else(|| telling_name(name, &given, sensitive));
     let mut when_changed = Vec::new();
     let mut skipped = None;
     match decide(shared, host, &options.when) {
@@ -116,7 +119,6 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
         }
     }
     let selected = is_selected(&shared.options.tags, &shared.options.skip_tags, &tags) && has_started(shared, host, &task_name);
-    let sensitive = options.given.sensitive || given.get("sensitive") == Some(&Value::Bool(true));
     let delay = (options.given.delay * 1000.0).round();
 
     let id = u32::try_from(shared.run.borrow().tasks.len() + 1).map_err(|_| Diagnostic::user("the playbook has too many tasks"))?;
@@ -399,8 +401,9 @@ fn become_user(shared: &Shared, role: Option<&RoleFrame>, host: usize, own: &Bec
 }
 
 /// Returns the module and what it is about.
-fn telling_name(module: &str, arguments: &Map<String, Value>) -> String {
-    let about = TELLING.iter().find_map(|name| arguments.get(*name)).map(|value| match value {
+fn telling_name(module: &str, arguments: &Map<String, Value>, sensitive: bool) -> String {
+    let tells = |name: &&&str| !sensitive || !HIDING.contains(*name);
+    let about = TELLING.iter().filter(tells).find_map(|name| arguments.get(*name)).map(|value| match value {
         Value::String(text) => text.lines().next().unwrap_or_default().to_owned(),
         Value::Array(items) => items.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         other => other.to_string(),

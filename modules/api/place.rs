@@ -62,7 +62,11 @@ impl Placement<'_> {
             Some(EntryKind::File) => before.as_ref(),
             Some(EntryKind::Symlink(_)) | None => None,
         };
-        let after = wanted_attributes(host, file.map(|entry| &entry.attributes), self.asked, self.default_mode, false)?;
+        let mut after = wanted_attributes(host, file.map(|entry| &entry.attributes), self.asked, self.default_mode, false)?;
+        if self.secret && self.asked.0.is_none() {
+            // A file that was there may have been everybody's.
+            after.mode &= !0o007;
+        }
         let before_digest = match file {
             Some(_) => host.fingerprint(self.path)?.and_then(|fingerprint| match fingerprint {
                 Fingerprint::Known(digest) => Some(digest),

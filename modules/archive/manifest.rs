@@ -110,6 +110,11 @@ impl Manifest {
         for entry in archive.entries().map_err(failed)? {
             let mut entry = entry.map_err(failed)?;
             let shown = entry.path().map_err(failed)?.into_owned();
+            if is_sparse(&mut entry).map_err(failed)? {
+                let error =
+                    format!("`{name}` has a member `{}` that leaves out its holes as POSIX archives of GNU tar do", shown.display());
+                return Err(ModuleError::argument(error).hint("build it without `--sparse`, or with `--format=gnu`"));
+            }
             let number = |found: std::io::Result<u64>| found.ok().and_then(|number| u32::try_from(number).ok());
             let header = entry.header();
             let (mode, uid, gid) = (header.mode().map_err(failed)? & 0o7777, number(header.uid()), number(header.gid()));
@@ -193,6 +198,16 @@ fn add_implied(name: &str, wishes: &mut BTreeMap<PathBuf, Wish>) -> Result<(), M
         }
     }
     Ok(())
+}
+
+/// Returns whether GNU tar has left the holes out of a member, in the way of a POSIX archive: what is there are its other parts.
+fn is_sparse(entry: &mut tar::Entry<'_, impl Read>) -> std::io::Result<bool> {
+    for extension in entry.pax_extensions()?.into_iter().flatten() {
+        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Returns what a hard link stands for: another member that came before it.

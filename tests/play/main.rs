@@ -7,6 +7,7 @@ mod support;
 
 mod cuts;
 mod downloads;
+mod edges;
 mod failures;
 mod faults;
 mod flow;

@@ -125,7 +125,13 @@ impl Link {
     pub fn send(&self, message: &ToController) {
         let mut output = self.output.borrow_mut();
         let prompt = !matches!(message, ToController::Outcome(_)) || output.flushed.elapsed() > GATHER;
-        let sent = wire::write(&mut output.writer, message).and_then(|()| if prompt { output.writer.flush() } else { Ok(()) });
+        // Were a message left out that cannot be told, the controller would wait for it for ever.
+        let encoded = wire::encode(message).or_else(|error| {
+            self.stop.end(None);
+            wire::encode(&ToController::Fatal(ModuleError::host(format!("what was found cannot be told to the controller: {error}"))))
+        });
+        let sent = encoded.and_then(|bytes| output.writer.write_all(&bytes));
+        let sent = sent.and_then(|()| if prompt { output.writer.flush() } else { Ok(()) });
         if prompt {
             output.flushed = Instant::now();
         }

@@ -78,7 +78,7 @@ impl<H: Perform> Session<'_, H> {
             }
         };
         for change in &self.with_daemon_reloaded(inverse) {
-            match self.undo_change(run, &task, change)? {
+            match self.undo_change(run, &task, change, is_secret(&step.change))? {
                 Ok(Undone::Made(report)) => progress.changes.push(*report),
                 Ok(Undone::Kept(why)) => progress.because = Some(format!("{}: {why}", step.name)),
                 Err(error) => return Ok(progress.end(&task, since.elapsed(), Status::Failed, Some(error))),
@@ -107,12 +107,12 @@ impl<H: Perform> Session<'_, H> {
         changes
     }
 
-    fn undo_change(&mut self, run: &str, task: &Task, change: &Change) -> Result<Result<Undone, ModuleError>, Fatal> {
+    fn undo_change(&mut self, run: &str, task: &Task, change: &Change, sensitive: bool) -> Result<Result<Undone, ModuleError>, Fatal> {
         let change = &match self.with_kept_text(run, change) {
             Ok(change) => change,
             Err(error) => return Ok(Err(error)),
         };
-        let manner = Manner { diff: self.hello.diff, sensitive: false };
+        let manner = Manner { diff: self.hello.diff, sensitive };
         let host: &dyn crate::api::Inspect = match &self.host {
             Host::Check(forecast) => &**forecast,
             Host::Apply(host) => &**host,
@@ -163,6 +163,11 @@ impl<H: Perform> Session<'_, H> {
         }
         Ok(change)
     }
+}
+
+/// Returns whether what a change wrote must not be shown when it is taken back.
+fn is_secret(change: &Change) -> bool {
+    matches!(change, Change::WriteFile(write) if write.secret)
 }
 
 /// Largest kept content that is shown in a diff, bytes.

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::report::report;
+use super::report::{report, without_contents};
 use super::session::{Fatal, Host, NOT_WANTED, Session, Wanted};
 use super::supply::ForTask;
 use super::task::{Progress, accepts, holds, judge, looks_long, module_of, named, skipped, stands_alone, take_output, takes_long};
@@ -228,7 +228,8 @@ impl<H: Perform> Session<'_, H> {
             if !proposal.changes.is_empty() && !proposal.repeating {
                 let proof = self.look(module).map_err(|error| unproved(error, task))?;
                 if !proof.changes.is_empty() {
-                    return Err(remains(&proof.changes));
+                    let back = format!("what it has done stands: `kplay undo {}` takes the run back", self.hello.run);
+                    return Err(remains(&proof.changes).hint(back));
                 }
                 // What a command said is its result; of everything else the state that has been reached is.
                 if ran.is_none() {
@@ -296,7 +297,8 @@ impl<H: Perform> Session<'_, H> {
         let (Host::Apply(host), Some(journal)) = (&mut self.host, &mut self.journal) else { return Ok(Ok(None)) };
         let inverse = host.invert(change);
         let back = inverse.clone().unwrap_or_default();
-        let noted = journal.intend(task.id, &task.name, change, inverse).and_then(|intended| {
+        // Whatever is secret of it is so for an undo, too.
+        let noted = journal.intend(task.id, &task.name, &without_contents(change, task.sensitive), inverse).and_then(|intended| {
             if change.ends_group() {
                 journal.flush()?;
             }
@@ -312,7 +314,9 @@ impl<H: Perform> Session<'_, H> {
             (performed, _) => performed.is_ok(),
         };
         let noted = if succeeded { journal.done(intended) } else { journal.failed(intended) };
-        made.extend(performed.is_ok().then_some((intended, back)));
+        // One that is made of many may have failed half way.
+        let begun = performed.is_ok() || matches!(change, Change::Remove { .. } | Change::Unpack(_));
+        made.extend(begun.then_some((intended, back)));
         Ok(performed.and_then(|performed| noted.map(|()| performed.command)))
     }
 
@@ -320,15 +324,16 @@ impl<H: Perform> Session<'_, H> {
     fn take_back(&mut self, made: Vec<(Intended, Vec<Change>)>, mut error: ModuleError) -> ModuleError {
         let (Host::Apply(host), Some(journal)) = (&mut self.host, &mut self.journal) else { return error };
         for (intended, inverse) in made.into_iter().rev() {
-            let mut result = Ok(());
+            let mut whole = !inverse.is_empty();
             for change in &inverse {
-                result = Kept::of(&self.state, &self.hello.run).and_then(|mut kept| host.perform(change, &mut kept)).map(|_| ());
-                if let Err(why) = &result {
+                let result = Kept::of(&self.state, &self.hello.run).and_then(|mut kept| host.perform(change, &mut kept));
+                if let Err(why) = result
+                    && std::mem::take(&mut whole)
+                {
                     error.details.push(format!("could not take back {}: {why}", named(change)));
-                    break;
                 }
             }
-            if result.is_ok() && !inverse.is_empty() {
+            if whole {
                 // Nothing is left of it for an undo.
                 let _ = journal.taken_back(intended);
             }

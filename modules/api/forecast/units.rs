@@ -91,7 +91,7 @@ impl Forecast<'_> {
         Ok(match fragment {
             None if known && kept => Unit { need_daemon_reload: true, ..unit },
             None => no_unit(),
-            Some(_) if known && kept => Unit { need_daemon_reload: true, ..unit },
+            Some(_) if known && kept => Unit { need_daemon_reload: true, drop_ins, ..unit },
             Some(path) if fragment_changed || !known => {
                 let fresh = self.read_unit(&path, &drop_ins)?;
                 Unit {

@@ -98,7 +98,7 @@ impl Machine {
         Ok(None)
     }
 
-    fn drop_ins(&self, name: &str) -> Result<Vec<PathBuf>, ModuleError> {
+    pub(super) fn drop_ins(&self, name: &str) -> Result<Vec<PathBuf>, ModuleError> {
         let mut found = Vec::new();
         for folder in UNIT_FOLDERS.iter().map(|folder| Path::new(folder).join(format!("{name}.d"))) {
             if self.look(&folder, true)?.is_some() {

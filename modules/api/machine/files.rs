@@ -46,7 +46,12 @@ impl Machine {
             Err(error) => return Err(ModuleError::io("look at", path, &error)),
         };
         let kind = if metadata.is_symlink() {
-            EntryKind::Symlink(std::fs::read_link(&place).map_err(|error| ModuleError::io("read the link", path, &error))?)
+            let target = std::fs::read_link(&place).map_err(|error| ModuleError::io("read the link", path, &error))?;
+            if target.to_str().is_none() {
+                let error = format!("the link `{}` leads to `{}`, a name that is not UTF-8", path.display(), target.display());
+                return Err(ModuleError::host(error).hint("kplay neither keeps nor replaces such links: remove it by hand"));
+            }
+            EntryKind::Symlink(target)
         } else {
             kind_of(&metadata)
         };

@@ -48,7 +48,11 @@ impl Machine {
         if !cache.units.contains_key(&name) {
             cache.asked.insert(name.clone());
             let missing: Vec<String> = cache.asked.iter().filter(|asked| !cache.units.contains_key(*asked)).cloned().collect();
-            for (asked, unit) in missing.iter().zip(show(&missing)?) {
+            for (asked, mut unit) in missing.iter().zip(show(&missing)?) {
+                if unit.need_daemon_reload {
+                    // systemd tells of those that it has read, and a new one counts from the next time on.
+                    unit.drop_ins = self.drop_ins(asked)?;
+                }
                 cache.units.insert(asked.clone(), unit);
             }
         }
