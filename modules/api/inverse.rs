@@ -194,6 +194,15 @@ fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_
     {
         spec.group = None;
     }
+    // What the change leaves alone may change by others until it is taken back.
+    if let (Some(after), Some(spec)) = (after, &mut before) {
+        spec.uid = spec.uid.filter(|_| after.uid.is_some());
+        spec.group = spec.group.take().filter(|_| after.group.is_some());
+        spec.groups = spec.groups.take().filter(|_| after.groups.is_some());
+        spec.home = spec.home.take().filter(|_| after.home.is_some());
+        spec.shell = spec.shell.take().filter(|_| after.shell.is_some());
+        spec.comment = spec.comment.take().filter(|_| after.comment.is_some());
+    }
     // A home directory that is made with the user goes with the user.
     let home = after
         .filter(|spec| now.is_none() && spec.create_home)
@@ -234,6 +243,16 @@ fn invert_group(host: &dyn Inspect, name: &str, after: Option<&GroupSpec>) -> Re
         super::types::Owner::Named(_) => None,
     };
     let now = host.group(name).map_err(|error| Irreversible(error.message))?;
+    let members = now.iter().filter(|_| after.is_none()).flat_map(|group| group.members.clone());
+    let mut joining = Vec::new();
+    for member in members {
+        // Listed are at times those who are gone.
+        let Some(user) = host.user(&member).map_err(|error| Irreversible(error.message))? else { continue };
+        let groups = UserSpec { groups: Some(user.groups), ..UserSpec::default() };
+        joining.push(Change::User { name: member, before: Some(UserSpec::default()), after: Some(groups), remove_home: false });
+    }
     let before = now.map(|group| GroupSpec { gid: number(group.id), system: false });
-    Ok(vec![Change::Group { name: name.to_owned(), before: after.and_then(|spec| spec.gid), after: before }])
+    let mut inverse = vec![Change::Group { name: name.to_owned(), before: after.and_then(|spec| spec.gid), after: before }];
+    inverse.extend(joining);
+    Ok(inverse)
 }

@@ -94,6 +94,33 @@ fn an_archive_without_its_holes_is_refused() {
 #[test]
 fn waiting_lasts_as_long_as_it_says() {
     let begun = std::time::Instant::now();
-    hosts(&["a"]).playbook(&play(r#"host:wait_for({ path = "/never", timeout = 1 })"#)).stdout_has("`/never` is not present").status(2).run();
+    hosts(&["a"])
+        .playbook(&play(r#"host:wait_for({ path = "/never", timeout = 1 })"#))
+        .stdout_has("`/never` is not present")
+        .status(2)
+        .run();
     assert!(begun.elapsed().as_secs_f64() >= 1.0, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn an_undo_leaves_what_others_have_changed_since() {
+    let body = r#"
+        host:user({ name = "bob", shell = "/bin/zsh" })
+        host:group({ name = "ops", state = "absent" })
+    "#;
+    let accounts = |kplay: Kplay| {
+        let kplay = kplay.file("a/etc/passwd", "bob:x:1001:1001:Bob:/home/bob:/bin/sh\nal:x:1002:1002::/home/al:/bin/sh\n");
+        let kplay = kplay.file("a/etc/group", "bob:x:1001:\nal:x:1002:\nops:x:2000:bob,al\nadm:x:4:al\n");
+        kplay.file("a/etc/shadow", "bob:$6$old:19000:1:90:7:30:20000:\nal:*:19000:0:99999:7:::\n")
+    };
+    let ran = accounts(hosts(&["a"])).playbook(&play(body)).args(["--events", "events"]).stdout_has("changed=2").run();
+    assert!(ran.text("a/etc/passwd").contains("bob:x:1001:1001:Bob:/home/bob:/bin/zsh"), "{}", ran.text("a/etc/passwd"));
+    let shadow = "bob:$6$new:19500:1:90:7:30:20000:\nal:*:19000:0:99999:7:::\n";
+    std::fs::write(ran.path("a/etc/shadow"), shadow).unwrap();
+    let undone = undo(ran).run();
+    assert!(undone.text("a/etc/passwd").contains("bob:x:1001:1001:Bob:/home/bob:/bin/sh"), "{}", undone.stdout);
+    assert_eq!(undone.text("a/etc/shadow"), shadow);
+    let group = undone.text("a/etc/group");
+    assert!(group.contains("ops:x:2000:bob,al") || group.contains("ops:x:2000:al,bob"), "{group}");
+    assert!(group.contains("adm:x:4:al"), "{group}");
 }

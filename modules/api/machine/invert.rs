@@ -32,9 +32,14 @@ impl Machine {
             }
             Ok(Content::Blob(blob))
         })?;
-        for change in &mut changes {
-            if let Change::User { name, after: Some(spec), .. } = change {
-                spec.password_hash = self.password_hash(name);
+        // Passwords are changed by their owners, too: only what this very change touches is put back.
+        if let Change::User { after: wanted, .. } = change
+            && wanted.as_ref().is_none_or(|wanted| wanted.password_hash.is_some())
+        {
+            for change in &mut changes {
+                if let Change::User { name, after: Some(spec), .. } = change {
+                    spec.password_hash = self.password_hash(name);
+                }
             }
         }
         Ok(changes)
