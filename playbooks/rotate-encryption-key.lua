@@ -1,5 +1,5 @@
 -- Gives the masters a new key for what they encrypt in etcd, in four steps, so that every master can read what any of them writes at
--- any time: the new key is added everywhere, then it encrypts, then all Secrets are written again, then the old one is dropped.
+-- any time: the new key is added everywhere, then it encrypts, then all that is encrypted is written again, then the old one is dropped.
 --
 --   kplay playbooks/rotate-encryption-key.lua -i inventory/k8scloud.yaml --check    lists the steps
 --   kplay playbooks/rotate-encryption-key.lua -i inventory/k8scloud.yaml            does them
@@ -16,7 +16,7 @@ local encryption_keys = require "lib.encryption_keys"
 local names = {
   "add a new key on all masters",
   "encrypt with the new key on all masters",
-  "write all Secrets again",
+  "write again all that is encrypted",
   "drop the old key on all masters",
 }
 
@@ -37,9 +37,16 @@ local function read()
   return state
 end
 
--- Returns the number in a key's name: later ones are higher.
-local function number(key)
-  return tonumber(key.name:match("%d+$")) or 0
+-- Returns a name that no key has had yet.
+local function free_name(state)
+  local highest = 0
+  for _, name in ipairs(state.dropped) do
+    highest = math.max(highest, tonumber(name:match("%d+$")) or 0)
+  end
+  for _, key in ipairs(state.keys) do
+    highest = math.max(highest, tonumber(key.name:match("%d+$")) or 0)
+  end
+  return "key" .. string.format("%d", highest + 1)
 end
 
 local function shared(master)
@@ -56,11 +63,16 @@ rotation.pass({
   name = names[1],
   advance = function()
     local state = read()
-    if #state.keys == 1 then
-      local new = { name = "key" .. string.format("%d", number(state.keys[1]) + 1), secret = random_secret(32) }
-      encryption_keys.write(file(), { keys = { state.keys[1], new }, dropped = state.dropped })
-      return "the new key is " .. new.name
+    assert(#state.keys <= 2, "`" .. file() .. "` has more than two keys: take out by hand those that nothing is encrypted with")
+    if state.rotating_to then
+      return
     end
+    if #state.keys == 1 then
+      table.insert(state.keys, { name = free_name(state), secret = random_secret(32) })
+    end
+    state.rotating_to = state.keys[2].name
+    encryption_keys.write(file(), state)
+    return "the new key is " .. state.rotating_to
   end,
   bring = bring,
   shared = shared,
@@ -70,8 +82,9 @@ rotation.pass({
   name = names[2],
   advance = function()
     local state = read()
-    if #state.keys == 2 and number(state.keys[1]) < number(state.keys[2]) then
-      encryption_keys.write(file(), { keys = { state.keys[2], state.keys[1] }, dropped = state.dropped })
+    if #state.keys == 2 and state.keys[2].name == state.rotating_to then
+      state.keys = { state.keys[2], state.keys[1] }
+      encryption_keys.write(file(), state)
     end
   end,
   bring = bring,
@@ -88,29 +101,38 @@ play {
       return
     end
     -- Any master that serves will do. What somebody else changes meanwhile is encrypted with the new key by that very change.
-    for _, master in ipairs(hosts("masters")) do
-      if rolling.serves(master) then
-        master:shell({
-          command = "set -o pipefail; kubectl get secrets --all-namespaces -o json | kubectl replace -f - | wc -l",
-          env = { KUBECONFIG = master.vars:get("admin_kubeconfig", "/root/.kube/config") },
-          executable = "/bin/bash",
-          timeout = 600,
-        }, { name = "write all Secrets again", retries = 5, delay = 2 })
-        break
-      end
+    local master, member
+    for _, host in ipairs(hosts("masters")) do
+      master = master or rolling.serves(host) and host or nil
     end
-    -- What is left of the old key is counted where it lies.
-    local member = hosts("etcd")[1]
+    for _, host in ipairs(hosts("etcd")) do
+      member = member or rolling.is_member(host) and host or nil
+    end
+    if not master or not member then
+      controller:fail("no " .. (master and "member of etcd runs" or "master serves") .. ", so that nothing can be written again: run this again when it does")
+    end
+    for _, resource in ipairs(master.vars:get("encrypted_resources", { "secrets" })) do
+      master:shell({
+        command = "set -e -o pipefail; all=$(kubectl get \"$RESOURCE\" --all-namespaces -o name); [ -n \"$all\" ] || exit 0; "
+          .. "kubectl get \"$RESOURCE\" --all-namespaces -o json | kubectl replace -f - | wc -l",
+        env = { KUBECONFIG = master.vars:get("admin_kubeconfig", "/root/.kube/config"), RESOURCE = resource },
+        executable = "/bin/bash",
+        timeout = 600,
+      }, { name = "write all " .. resource .. " again", retries = 5, delay = 2 })
+    end
+    -- What is left of the old key is counted where it lies, whatever it is. Nothing must be taken for none when etcd does not answer.
     local folder = member.vars:get("etcd_folder", "/etc/etcd/ssl")
     local left = member:shell({
-      command = "etcdctl --endpoints=https://" .. member.vars.address .. ":2379 --cacert=" .. folder .. "/ca.pem --cert=" .. folder
-        .. "/etcd.pem --key=" .. folder .. "/etcd-key.pem get /registry/secrets --prefix | tr -d '\\000' | grep -ac 'k8s:enc:aescbc:v1:"
-        .. state.keys[2].name .. ":' || true",
-      env = { ETCDCTL_API = "3" },
+      command = "set -o pipefail; etcdctl --endpoints=https://" .. member.vars.address .. ":2379 --cacert=" .. folder .. "/ca.pem --cert="
+        .. folder .. "/etcd.pem --key=" .. folder .. "/etcd-key.pem get /registry/ --prefix | tr -d '\\000' "
+        .. "| { grep -acF \"k8s:enc:aescbc:v1:$KEY:\" || [ $? = 1 ]; }",
+      env = { ETCDCTL_API = "3", KEY = state.keys[2].name },
+      executable = "/bin/bash",
       reads_only = true,
-    }, { name = "Secrets that are encrypted with the old key" })
+      timeout = 600,
+    }, { name = "what is encrypted with the old key" })
     if tonumber(left.stdout) ~= 0 then
-      controller:fail(left.stdout:match("%d+") .. " Secrets are still encrypted with " .. state.keys[2].name .. ", which is therefore not dropped: run this again")
+      controller:fail(left.stdout:match("%d+") .. " objects are still encrypted with " .. state.keys[2].name .. ", which is therefore not dropped: run this again")
     end
   end,
 }
@@ -119,11 +141,24 @@ rotation.pass({
   name = names[4],
   advance = function()
     local state = read()
-    if #state.keys == 2 and number(state.keys[1]) > number(state.keys[2]) then
+    if #state.keys == 2 and state.keys[1].name == state.rotating_to then
       table.insert(state.dropped, state.keys[2].name)
-      encryption_keys.write(file(), { keys = { state.keys[1] }, dropped = state.dropped })
+      state.keys = { state.keys[1] }
+      encryption_keys.write(file(), state)
     end
   end,
   bring = bring,
   shared = shared,
 })
+
+-- Only now is a rotation over: one that was stopped before is gone on with.
+play {
+  name = "the rotation is complete",
+  hosts = "localhost",
+  any_error_stops = true,
+  run = function()
+    local state = read()
+    state.rotating_to = nil
+    encryption_keys.write(file(), state)
+  end,
+}

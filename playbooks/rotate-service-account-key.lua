@@ -37,7 +37,7 @@ end
 local function write(state)
   keep(file(), "# Pairs of keys in this folder: the one that signs tokens of service accounts, and those that they are verified with.\n"
     .. "signer: " .. state.signer .. "\nverifiers: [" .. table.concat(state.verifiers, ", ") .. "]\n"
-    .. "# When the signer changed, seconds since 1970.\nswitched: " .. string.format("%d", state.switched) .. "\n")
+    .. "# When the last master had begun to sign with it, seconds since 1970; 0 before.\nswitched: " .. string.format("%d", state.switched) .. "\n")
 end
 
 local function shared(master)
@@ -67,12 +67,25 @@ rotation.pass({
   advance = function()
     local state = keys()
     if state.signer == state.verifiers[1] and #state.verifiers == 2 then
-      write({ signer = state.verifiers[2], verifiers = state.verifiers, switched = os.time() })
+      write({ signer = state.verifiers[2], verifiers = state.verifiers, switched = 0 })
     end
   end,
   bring = cluster.pki,
   shared = shared,
 })
+
+-- The old key may have signed until the last master has changed.
+play {
+  name = "from when on all sign with it",
+  hosts = "localhost",
+  any_error_stops = true,
+  run = function()
+    local state = keys()
+    if state.signer == state.verifiers[2] and state.switched == 0 then
+      write({ signer = state.signer, verifiers = state.verifiers, switched = os.time() })
+    end
+  end,
+}
 
 rotation.pass({
   name = names[3],

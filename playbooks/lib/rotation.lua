@@ -16,6 +16,7 @@ function rotation.pass(spec)
   play {
     name = spec.name,
     hosts = "localhost",
+    any_error_stops = true,
     run = function()
       local told = spec.advance()
       if told then
@@ -37,6 +38,7 @@ function rotation.pass(spec)
   play {
     name = spec.name .. ": the same on all masters",
     hosts = "localhost",
+    any_error_stops = true,
     run = function(controller)
       local usual, first = {}, nil
       for _, master in ipairs(hosts("masters")) do

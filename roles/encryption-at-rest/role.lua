@@ -22,8 +22,8 @@ local function examine(keys, where)
   assert(
     keys[1].secret ~= published or #keys > 1,
     where .. ": `" .. keys[1].name .. "` is the key that document 000 publishes, so it keeps nothing secret. "
-      .. "Write it into `keys` behind a new one (32 random bytes as base64: `head -c 32 /dev/urandom | base64`) and bring "
-      .. "that to all masters with `kplay playbooks/rotate-encryption-key.lua`"
+      .. "Write a file with it as the first of `keys` and a new one as the second (32 random bytes as base64: `head -c 32 /dev/urandom | "
+      .. "base64`), bring that to all masters, and let `kplay playbooks/rotate-encryption-key.lua` put the new one in its place"
   )
 end
 

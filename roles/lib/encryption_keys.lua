@@ -6,18 +6,19 @@
 --     - name: key1
 --       secret: …
 --   dropped: [key0]     # nothing is encrypted with these any more
+--   rotating_to: key2   # while playbooks/rotate-encryption-key.lua is under way: the key that stays
 
 local encryption_keys = {}
 
--- Returns what a file holds, `{ keys = { { name = …, secret = … }, … }, dropped = { … } }`; nil when there is none. Its secrets are
--- shown nowhere from then on.
+-- Returns what a file holds, `{ keys = { { name = …, secret = … }, … }, dropped = { … }, rotating_to = … }`; nil when there is none.
+-- Its secrets are shown nowhere from then on.
 function encryption_keys.read(path)
   local text = kept(path)
   if not text then
     return nil
   end
   local file = yaml.decode(text)
-  local state = { keys = {}, dropped = {} }
+  local state = { keys = {}, dropped = {}, rotating_to = file:get("rotating_to") }
   for _, key in ipairs(file.keys) do
     table.insert(state.keys, { name = key.name, secret = secret(key.secret) })
   end
@@ -35,6 +36,9 @@ function encryption_keys.write(path, state)
     table.insert(lines, "    secret: " .. key.secret)
   end
   table.insert(lines, "dropped: [" .. table.concat(state.dropped, ", ") .. "]")
+  if state.rotating_to then
+    table.insert(lines, "rotating_to: " .. state.rotating_to)
+  end
   keep(path, table.concat(lines, "\n") .. "\n")
 end
 

@@ -174,24 +174,41 @@ fn the_service_accounts_key_is_rotated(lab: &Lab) {
 /// Afterwards every Secret is encrypted with the new key, and can be read on all masters.
 fn the_encryption_key_is_rotated(lab: &Lab) {
     let config = "/etc/kubernetes/encryption-config.yaml";
-    lab.edit("inventory/hdss7.yaml", "    planned_masters:", &format!("    encryption_config: {config}\n    planned_masters:"));
+    lab.edit(
+        "inventory/hdss7.yaml",
+        "    planned_masters:",
+        &format!("    encryption_config: {config}\n    encrypted_resources: [secrets, configmaps]\n    planned_masters:"),
+    );
     lab.play(&[]);
-    lab.sh(MASTERS[0], "kubectl create secret generic one --from-literal=word=treasure").success();
-    let kept = || {
+    lab.sh(
+        MASTERS[0],
+        "kubectl create secret generic one --from-literal=word=treasure; kubectl create configmap one --from-literal=word=gold",
+    )
+    .success();
+    let kept = |kind: &str| {
         let ssl = "/etc/etcd/ssl";
         let script = format!(
             "ETCDCTL_API=3 etcdctl --endpoints=https://10.4.7.12:2379 --cacert={ssl}/ca.pem --cert={ssl}/etcd.pem --key={ssl}/etcd-key.pem \
-             get /registry/secrets/default/one | head -c 80 | tr -cd '[:print:]'"
+             get /registry/{kind}/default/one | head -c 80 | tr -cd '[:print:]'"
         );
         lab.sh("hdss7-12", &script).success()
     };
-    assert!(kept().contains("k8s:enc:aescbc:v1:key1:"), "{}", kept());
+    assert!(kept("secrets").contains("k8s:enc:aescbc:v1:key1:"), "{}", kept("secrets"));
     let client = Client::begin(lab);
+    // As long as nobody can say what is encrypted with the old key, it stays.
+    lab.sh("hdss7-12", "mv /usr/bin/etcdctl /usr/bin/etcdctl.away").success();
+    let stopped = lab.kplay(&["playbooks/rotate-encryption-key.lua"]);
+    assert!(stopped.code == 2 && stopped.stdout.contains("what is encrypted with the old key"), "{}", stopped.stdout);
+    assert_eq!(lab.sh(MASTERS[1], &format!("grep -c name: {config}")).success(), "2\n");
+    lab.sh("hdss7-12", "mv /usr/bin/etcdctl.away /usr/bin/etcdctl").success();
     lab.kplay(&["playbooks/rotate-encryption-key.lua"]).success();
     client.is_content("rotation of the encryption key");
-    assert!(kept().contains("k8s:enc:aescbc:v1:key2:"), "{}", kept());
+    for kind in ["secrets", "configmaps"] {
+        assert!(kept(kind).contains("k8s:enc:aescbc:v1:key2:"), "{}", kept(kind));
+    }
     for master in MASTERS {
         assert_eq!(lab.sh(master, "kubectl get secret one -o jsonpath='{.data.word}' | base64 -d").success(), "treasure");
+        assert_eq!(lab.sh(master, "kubectl get configmap one -o jsonpath='{.data.word}'").success(), "gold");
         assert_eq!(lab.sh(master, &format!("grep -c name: {config}")).success(), "1\n", "the old key is gone");
     }
     lab.kplay(&["playbooks/verify.lua"]).success();
