@@ -24,6 +24,7 @@ require "preflight"
 play {
   name = "certificates",
   hosts = "etcd:masters",
+  any_error_stops = true,
   run = function(host)
     if not rolling.is_member(host) then
       cluster.pki(host, "etcd")
@@ -38,6 +39,7 @@ play {
 play {
   name = "binaries",
   hosts = "masters",
+  any_error_stops = true,
   run = function(master)
     cluster.binaries(master, rolling.running() and { "unpack" } or { "unpack", "link" })
   end,
@@ -47,6 +49,7 @@ play {
 play {
   name = "configuration",
   hosts = "etcd:masters",
+  any_error_stops = true,
   run = function(host)
     local member = cluster.is_in(host, "etcd")
     if member and not rolling.is_member(host) then
@@ -61,8 +64,19 @@ play {
   end,
 }
 
--- Step 4: services. (4.2.5) Members of etcd that run already get their certificates and configuration one at a time, and restart if
--- that has changed anything. Then those that do not run start together: members of a new cluster wait for each other.
+-- Step 4: services. (4.2.5) Those that do not run start together, since members of a new cluster wait for each other. Then those that
+-- ran before get their certificates and configuration one at a time, and restart if that has changed anything.
+play {
+  name = "etcd",
+  hosts = "etcd",
+  any_error_stops = true,
+  run = function(host)
+    if not rolling.is_member(host) then
+      cluster.etcd(host, { "start" })
+    end
+  end,
+}
+
 play {
   name = "etcd, one member at a time",
   hosts = "etcd",
@@ -75,16 +89,8 @@ play {
       cluster.pki(host, "etcd")
       cluster.etcd(host, { "configure" })
       rolling.restart_etcd(host)
+      cluster.etcd(host, { "start" })
     end
-  end,
-}
-
-play {
-  name = "etcd",
-  hosts = "etcd",
-  any_error_stops = true,
-  run = function(host)
-    cluster.etcd(host, { "start" })
   end,
 }
 

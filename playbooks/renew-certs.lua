@@ -39,6 +39,7 @@ rolling.masters({
   run = function(master)
     cluster.pki(master)
     if cluster.is_in(master, "etcd") then
+      rolling.other_members_are_healthy(master)
       cluster.etcd(master, { "restart" })
     end
     cluster.apiserver(master, { "configure", "serve", "check" })

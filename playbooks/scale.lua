@@ -17,6 +17,7 @@ local cluster = require "cluster"
 local fit = require "fit"
 local health = require "health"
 local procedure = require "procedure"
+local rolling = require "rolling"
 
 local goes = pcall(hosts, "leaving")
 local function leaving()
@@ -30,9 +31,15 @@ if check_mode then
     { "remove members of etcd from it that are to go and are dead, or whose machine has lost what it held" },
     { "have hosts of the group `etcd` that are no members join it, one at a time, without a vote until they hold what the others hold" },
     { "bring masters and proxies to what the inventory says (apiserver.lua, proxy.lua): new masters, addresses of etcd, upstreams" },
+    { "give new masters a kube-controller-manager and a kube-scheduler where others have some" },
     { "stop apiservers, controllers and members of etcd on hosts of the group `leaving`, and remove these members" },
   })
   return
+end
+
+-- The others have to know a new machine by its name, and it them.
+if hosts("etcd")[1].vars:get("reach_by_name", false) then
+  require "nodes"
 end
 
 -- A machine that could not become a master must not have joined etcd before that is found.
@@ -151,6 +158,19 @@ require "apiserver"
 if #health.proxies() > 0 then
   require "proxy"
 end
+
+-- A master beside others that have controllers has some, too.
+play {
+  name = "controllers of new masters",
+  hosts = "masters",
+  serial = 1,
+  any_error_stops = true,
+  run = function(master)
+    if rolling.has_any_controllers() and not rolling.has_controllers(master) then
+      cluster.controllers(master, { "configure", "serve", "check" })
+    end
+  end,
+}
 
 if goes then
   play {

@@ -23,6 +23,27 @@ local serves, proxies, controls, members = {}, {}, {}, {}
 -- Whether any apiserver ran then, and whether anybody has looked.
 local runs, asked = false, false
 
+-- Whether a proxy still kept a master out then, for a run that was stopped.
+local left_drained = false
+
+-- Looks whether a proxy stands in front of apiservers, keeps one out, and holds the shared address.
+local function look_at_proxy(host)
+  local nginx = host:command(
+    {
+      command = { "grep", "-E", "upstream kube-apiserver|^ *server .* down;", host.vars:get("nginx_conf", "/etc/nginx/nginx.conf") },
+      reads_only = true,
+      ok_codes = { 0, 1, 2 },
+    },
+    { name = "does it stand in front of apiservers?", tags = "system" }
+  )
+  local says = nginx.skipped and "" or nginx.stdout
+  proxies[host.name] = says:find("upstream kube-apiserver", 1, true) ~= nil
+  left_drained = left_drained or proxies[host.name] and says:find(" down;", 1, true) ~= nil
+  if vip.wanted() then
+    vip.note(host)
+  end
+end
+
 -- Declares the play that looks what runs and who serves. It has to come first in a run: later, forecasts could not tell any more. A
 -- playbook made of several asks once, before all of them.
 function rolling.ask()
@@ -51,14 +72,7 @@ function rolling.ask()
         members[host.name] = not unit.skipped and unit.state == "active"
       end
       if cluster.is_in(host, "proxies") then
-        local nginx = host:command(
-          { command = { "grep", "-q", "upstream kube-apiserver", host.vars:get("nginx_conf", "/etc/nginx/nginx.conf") }, reads_only = true, ok_codes = { 0, 1, 2 } },
-          { name = "does it stand in front of apiservers?" }
-        )
-        proxies[host.name] = not nginx.skipped and nginx.code == 0
-        if vip.wanted() then
-          vip.note(host)
-        end
+        look_at_proxy(host)
       end
     end,
   }
@@ -90,6 +104,16 @@ function rolling.has_controllers(master)
   return controls[master.name] == true
 end
 
+-- Returns whether any master had controllers when the run began.
+function rolling.has_any_controllers()
+  for _, here in pairs(controls) do
+    if here then
+      return true
+    end
+  end
+  return false
+end
+
 -- Gives a master some steps of its controllers, where it has any.
 function rolling.controllers(master, steps)
   if controls[master.name] then
@@ -113,9 +137,16 @@ function rolling.order(list)
   return ordered
 end
 
--- Tells the proxies that a master gets no new connections, or, without one, that all do.
+-- Tells the proxies that a master gets no new connections, or, without one, that all do. Nobody could stand in for an only master.
 function rolling.drain(master)
+  if master and #hosts("masters") == 1 then
+    return
+  end
   for _, proxy in ipairs(health.proxies()) do
+    -- `--limit` keeps proxies out of what was looked at first, and not out of this.
+    if proxies[proxy.name] == nil then
+      look_at_proxy(proxy)
+    end
     if proxies[proxy.name] then
       cluster.proxy(proxy, { "configure", "serve" }, master)
     end
@@ -132,11 +163,25 @@ function rolling.others_serve(host)
   end
 end
 
+-- Waits until all other members of etcd are healthy: it stores nothing any more once it has lost more than its smaller half.
+function rolling.other_members_are_healthy(host)
+  for _, other in ipairs(hosts("etcd")) do
+    if other.name ~= host.name then
+      health.etcd_member(host, { address = "https://" .. other.vars.address .. ":2379" },
+        { name = "member " .. other.name .. " is healthy, so that " .. host.name .. " may stop", tags = "system" })
+    end
+  end
+end
+
 -- Restarts a member of etcd whose files have changed. An apiserver beside it may restart along with it, and is drained for that long:
 -- a proxy that has seen it fail would leave it out for a while, and have nobody to turn to when the next one restarts.
 function rolling.restart_etcd(host)
   rolling.others_serve(host)
-  local along = rolling.serves(host) and cluster.etcd(host, { "pending" })
+  local pending = cluster.etcd(host, { "pending" })
+  local along = rolling.serves(host) and pending
+  if pending then
+    rolling.other_members_are_healthy(host)
+  end
   if along then
     rolling.drain(host)
   end
@@ -190,7 +235,11 @@ function rolling.masters(spec)
         spec.prepare(master)
       end
       if not rolling.serves(master) or spec.pending and not spec.pending(master) then
-        return spec.run(master)
+        local result = spec.run(master)
+        if left_drained then
+          rolling.drain()
+        end
+        return result
       end
       rolling.can_do_without(master)
       rolling.drain(master)

@@ -20,6 +20,7 @@ fn nothing_bad_spreads() {
     a_sick_etcd_is_told(&lab);
     a_bad_flag_touches_one_master(&lab);
     a_bad_setting_of_etcd_touches_one_member(&lab);
+    a_master_that_was_left_out_is_let_in_again(&lab);
     a_bad_proxy_touches_one_that_has_not_the_address(&lab);
     lab.kplay(&["playbooks/controllers.lua"]).success();
     a_bad_flag_of_controllers_touches_one_master(&lab);
@@ -86,6 +87,18 @@ fn what_another_proxy_holds_is_used_by_nobody_else(lab: &Lab) {
     tells(&refused(lab, &["playbooks/proxy.lua", "--check"]), &["is used by a machine that is none of the proxies"]);
     lab.sh("hdss7-21", "ip address del 10.4.7.10/24 dev ens32").success();
     lab.kplay(&["playbooks/proxy.lua"]).success();
+}
+
+/// As a run leaves the proxies that is killed while a master restarts.
+fn a_master_that_was_left_out_is_let_in_again(lab: &Lab) {
+    for proxy in ["hdss7-11", "hdss7-12"] {
+        lab.sh(proxy, "sed -i 's/server 10.4.7.22:6443.*[^;]/& down/' /etc/nginx/nginx.conf && grep -q ' down;' /etc/nginx/nginx.conf && systemctl reload nginx")
+            .success();
+    }
+    lab.kplay(&["playbooks/apiserver.lua"]).success();
+    for proxy in ["hdss7-11", "hdss7-12"] {
+        lab.sh(proxy, "! grep ' down;' /etc/nginx/nginx.conf").success();
+    }
 }
 
 fn what_cannot_be_looked_at_is_told(lab: &Lab) {
