@@ -7,7 +7,10 @@
 -- Connections through the address are cut, and clients connect again. A pause of up to two seconds is to be expected.
 
 local procedure = require "procedure"
+local health = require "health"
 local vip = require "vip"
+
+assert(#health.proxies() > 0 and vip.wanted(), "there is no shared address to give back: it is the variable `vip` of the group `proxies`")
 
 local holder, preferred
 

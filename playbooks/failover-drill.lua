@@ -8,7 +8,13 @@
 -- the same; when kplay itself is killed, playbooks/proxy.lua starts it.
 
 local procedure = require "procedure"
+local health = require "health"
 local vip = require "vip"
+
+assert(
+  #health.proxies() > 1 and vip.wanted(),
+  "a drill needs a shared address, `vip`, and a second machine in the group `proxies` to take it over: without it, every client would be cut off"
+)
 
 -- For how long the address has to stay where it is with `failback: manual`.
 local STAYS = 10

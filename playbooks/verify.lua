@@ -241,13 +241,13 @@ local function leaders()
   for _, name in ipairs({ "kube-controller-manager", "kube-scheduler" }) do
     local wanted
     for _, host in ipairs(hosts("masters")) do
-      wanted = wanted or state[host.name] and state[host.name].units[name]
+      wanted = wanted or state[host.name] and state[host.name].units[name] and host or nil
     end
     if wanted then
       table.insert(rows, row(name, found[name]))
     end
     if wanted and not found[name] then
-      complain(hosts("masters")[1], "nobody leads " .. name)
+      complain(wanted, "nobody leads " .. name)
     end
   end
   if #rows > 1 then
@@ -285,7 +285,7 @@ end
 
 local function proxies()
   local list = health.proxies()
-  local vip, holders, kept = nil, {}, false
+  local vip, holders, kept = nil, {}, nil
   local rows = { row("PROXY", "NGINX", "PORT", "KEEPALIVED", "SHARED ADDRESS") }
   for _, host in ipairs(list) do
     local own = state[host.name]
@@ -293,7 +293,7 @@ local function proxies()
     if own and (own.units.nginx or own.units.keepalived) then
       local port = string.format("%d", host.vars:get("proxy_port", 7443))
       local holds = vip and own.addresses[vip]
-      kept = kept or own.units.keepalived ~= nil
+      kept = kept or own.units.keepalived and host or nil
       if holds then
         table.insert(holders, host)
       end
@@ -307,13 +307,15 @@ local function proxies()
       if not own.ports[port] then
         complain(host, "nobody listens on port " .. port)
       end
+    elseif not own then
+      table.insert(rows, row(host.name, nil, "not reached"))
     end
   end
   if #rows > 1 then
     show(rows)
   end
   if kept and vip and #holders == 0 then
-    complain(list[1], "no proxy holds " .. vip)
+    complain(kept, "no proxy holds " .. vip)
   end
   for _, host in ipairs(#holders > 1 and holders or {}) do
     complain(host, "holds " .. vip .. ", as others do at the same time")

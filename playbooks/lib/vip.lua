@@ -134,7 +134,8 @@ function vip.healthy(host)
     host:wait_for({ unit = unit, state = "active", timeout = 5 })
   end
   local port = string.format("%d", host.vars:get("proxy_port", 7443))
-  host:command({ command = { "/etc/keepalived/check_port.sh", port }, reads_only = true }, { name = "port " .. port .. " is open" })
+  local check = host.vars:get("keepalived_folder", "/etc/keepalived") .. "/check_port.sh"
+  host:command({ command = { check, port }, reads_only = true }, { name = "port " .. port .. " is open" })
 end
 
 return vip

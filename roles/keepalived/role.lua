@@ -44,7 +44,7 @@ return {
         .. "announcements besides.",
     },
     advert_int = { type = "integer", default = 1, doc = "Seconds between announcements, the same on all proxies." },
-    conf_folder = { type = "string", default = "/etc/keepalived", doc = "Folder of the configuration." },
+    keepalived_folder = { type = "string", default = "/etc/keepalived", doc = "Folder of the configuration." },
     steps = {
       type = "list",
       default = { "configure", "install", "serve", "check" },
@@ -60,7 +60,7 @@ return {
     for _, step in ipairs(p.steps) do
       steps[step] = true
     end
-    local conf, check = p.conf_folder .. "/keepalived.conf", p.conf_folder .. "/check_port.sh"
+    local conf, check = p.keepalived_folder .. "/keepalived.conf", p.keepalived_folder .. "/check_port.sh"
 
     if steps.agrees then
       local unit = host:systemd(

@@ -13,6 +13,8 @@ local function examine(list)
       flag.name ~= "admission-control" or has,
       "--admission-control has to contain ServiceAccount (`admission_plugins`): without it no pod gets a token"
     )
+    local loopback = flag.value == "127.0.0.1" or flag.value == "::1" or flag.value == "localhost"
+    assert(flag.name ~= "bind-address" or not loopback, "--bind-address (`bind_address`) must not be " .. tostring(flag.value) .. ": no other machine would reach it")
     assert(flag.name ~= "disable-admission-plugins" or not has, "--disable-admission-plugins must not contain ServiceAccount: no pod would get a token")
   end
 end

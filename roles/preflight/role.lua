@@ -254,6 +254,10 @@ return {
       table.insert(wrong, text)
     end
 
+    if not p.address:match("^%d+%.%d+%.%d+%.%d+$") and not p.address:find(":", 1, true) then
+      complain("`address` is " .. p.address .. ", which is no IP address: etcd and the proxies listen on it. Give the address there, "
+        .. "and the name as `reach_by_name: true` has it")
+    end
     for _, address in ipairs({ p.address, p.vip }) do
       if contains(p.service_cidr, address) then
         complain("`service_cidr` " .. p.service_cidr .. " contains " .. address .. ", an address of a host: it could not be reached any more; choose another range")

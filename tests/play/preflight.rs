@@ -42,6 +42,11 @@ fn a_machine_with_nothing_on_it_is_fit() {
 }
 
 #[test]
+fn an_address_is_no_name() {
+    refuses(preflight(r#"address = "m1.example.com""#), "`address` is m1.example.com, which is no IP address");
+}
+
+#[test]
 fn addresses_of_hosts_among_those_of_services_are_refused() {
     for (range, address) in [("10.4.0.0/16", "10.4.7.21"), ("10.4.7.8/29", "10.4.7.10"), ("0.0.0.0/0", "10.4.7.10")] {
         let reason = format!(

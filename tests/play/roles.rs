@@ -148,6 +148,7 @@ fn flags_are_translated_for_the_release_that_reads_them() {
     }
     let refused = |more: &str, why: &str| _ = masters(&role("v1.20.2", more)).any_stdout().stderr_has(why).status(1).run();
     refused(r#"extra_flags = { "--admission-control=LimitRanger" }"#, "--admission-control has to contain ServiceAccount");
+    refused(r#"bind_address = "127.0.0.1""#, "must not be 127.0.0.1: no other machine would reach it");
     refused(r#"extra_flags = { "--disable-admission-plugins=ServiceAccount" }"#, "must not contain ServiceAccount");
     refused(r#"extra_flags = { "event-ttl=1h" }"#, "a flag begins with two dashes");
     refused("insecure_port = 8080", "parameter `insecure_port` of role `kube-apiserver` cannot be the number 8080");
