@@ -37,9 +37,11 @@ rolling.masters({
   name = "masters, one at a time",
   vars = { issued_after = now },
   run = function(master)
-    cluster.pki(master)
     if cluster.is_in(master, "etcd") then
       rolling.other_members_are_healthy(master)
+    end
+    cluster.pki(master)
+    if cluster.is_in(master, "etcd") then
       cluster.etcd(master, { "restart" })
     end
     cluster.apiserver(master, { "configure", "serve", "check" })
