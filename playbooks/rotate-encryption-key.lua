@@ -100,7 +100,8 @@ play {
     if #state.keys < 2 then
       return
     end
-    -- Any master that serves will do. What somebody else changes meanwhile is encrypted with the new key by that very change.
+    -- Any master that serves will do. What somebody else changes or removes meanwhile is a conflict, and needs nothing more: it is
+    -- encrypted with the new key by that very change.
     local master, member
     for _, host in ipairs(hosts("masters")) do
       master = master or rolling.serves(host) and host or nil
@@ -114,7 +115,8 @@ play {
     for _, resource in ipairs(master.vars:get("encrypted_resources", { "secrets" })) do
       master:shell({
         command = "set -e -o pipefail; all=$(kubectl get \"$RESOURCE\" --all-namespaces -o name); [ -n \"$all\" ] || exit 0; "
-          .. "kubectl get \"$RESOURCE\" --all-namespaces -o json | kubectl replace -f - | wc -l",
+          .. "kubectl get \"$RESOURCE\" --all-namespaces -o json | { kubectl replace -f - 2>&1 > /dev/null || true; } "
+          .. "| { ! grep -vE '^(Warning:|Error from server .(Conflict|NotFound).:)' >&2; }",
         env = { KUBECONFIG = master.vars:get("admin_kubeconfig", "/root/.kube/config"), RESOURCE = resource },
         executable = "/bin/bash",
         timeout = 600,
