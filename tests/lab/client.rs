@@ -66,7 +66,7 @@ impl<'a> Client<'a> {
         let log = self.lab.sh(place, "cat /root/client.log").success();
         let count = |word: &str| log.lines().filter(|line| line.starts_with(word)).count();
         let (failed, for_good) = (count("failed"), count("for-good"));
-        println!("{during}: {requests} requests, {failed} failed at first, {for_good} for good");
+        println!("{during}: {requests} requests, {failed} failed at first, {for_good} for good\n{log}");
         assert!(requests > 20, "{during}: only {requests} requests");
         assert!(for_good == 0 && failed * 100 < requests, "{during}: {requests} requests, {failed} failed, {for_good} for good:\n{log}");
 
