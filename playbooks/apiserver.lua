@@ -16,6 +16,7 @@
 -- that got it, and no other has seen it.
 
 local cluster = require "cluster"
+local encryption = require "encryption"
 local rolling = require "rolling"
 
 require "preflight"
@@ -96,19 +97,32 @@ play {
 
 -- Step 5 follows step 4 on each master: the next one begins when this one serves. Where masters serve already, steps 1 to 3 come
 -- here, and a master is drained at the proxies before its apiserver restarts.
-rolling.masters({
-  name = "kube-apiserver, one master at a time",
-  prepare = function(master)
-    if rolling.running() then
-      cluster.pki(master, "masters")
-      cluster.binaries(master, { "link" })
-      cluster.apiserver(master, { "configure" })
-    end
-  end,
-  pending = function(master)
-    return cluster.apiserver(master, { "pending" })
-  end,
-  run = function(master)
-    cluster.apiserver(master, { "serve", "check" })
-  end,
-})
+local function masters(name, when)
+  rolling.masters({
+    name = name,
+    when = when,
+    prepare = function(master)
+      if rolling.running() then
+        cluster.pki(master, "masters")
+        cluster.binaries(master, { "link" })
+        cluster.apiserver(master, { "configure" })
+      end
+    end,
+    pending = function(master)
+      return cluster.apiserver(master, { "pending" })
+    end,
+    run = function(master)
+      cluster.apiserver(master, { "serve", "check" })
+    end,
+  })
+end
+
+masters("kube-apiserver, one master at a time")
+
+-- What some apiserver could not read until now is encrypted only when all can.
+play {
+  name = "all masters can read what is to be encrypted",
+  hosts = "localhost",
+  run = encryption.all_can_read,
+}
+masters("encryption, one master at a time", encryption.was_awaited)

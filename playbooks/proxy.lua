@@ -11,6 +11,7 @@
 -- Those that do not hold it are silent then until the holder has been changed: meanwhile nobody could stand in for it.
 
 local cluster = require "cluster"
+local health = require "health"
 local rolling = require "rolling"
 local vip = require "vip"
 
@@ -85,19 +86,9 @@ play {
 
     -- Every master that serves is reached through this proxy before its keepalived may take the address. A proxy that listens on the
     -- host alone is for the programs there.
-    local port = string.format("%d", host.vars:get("proxy_port", 7443))
-    local own = host.vars:get("proxy_address", ""):match("^127%.")
-    for _, master in ipairs(own and { host } or hosts("masters")) do
-      local address = own and host.vars.proxy_address or host.vars.address
-      master:command({
-        command = {
-          "kubectl", "--server=https://" .. address .. ":" .. port, "--tls-server-name=" .. cluster.reached_as(master),
-          "get", "--raw=/readyz",
-        },
-        env = { KUBECONFIG = master.vars:get("admin_kubeconfig", "/root/.kube/config") },
-        onlyif = "systemctl is-active --quiet kube-apiserver",
-        reads_only = true,
-      }, { name = "/readyz through " .. host.name, when = not check_mode, retries = 10, delay = 1, tags = "system" })
+    for _, master in ipairs(health.listens_alone(host) and { host } or hosts("masters")) do
+      health.through(host, master, { onlyif = "systemctl is-active --quiet kube-apiserver" },
+        { name = "/readyz through " .. host.name, when = not check_mode, retries = 10, delay = 1, tags = "system" })
     end
 
     if vip.wanted() then

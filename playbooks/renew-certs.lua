@@ -4,7 +4,7 @@
 --   kplay playbooks/renew-certs.lua -i inventory/hdss7.yaml --check    says what it would do
 --   kplay playbooks/renew-certs.lua -i inventory/hdss7.yaml            does it
 --
--- Keys stay as they are. Certificates that are due are renewed by playbooks/site.lua as well. A run that was stopped is gone on
+-- It also brings back a cluster whose certificates have all expired. Keys stay as they are. Certificates that are due are renewed by playbooks/site.lua as well. A run that was stopped is gone on
 -- with by `-e issued_after=N`, where N is the number that it has told: what it has renewed already is left alone then.
 
 local cluster = require "cluster"
@@ -21,6 +21,20 @@ play {
   run = function(host)
     print("certificates issued before " .. os.date("!%Y-%m-%dT%H:%M:%SZ", host.vars:get("issued_after", now)) .. " are renewed; if this run is stopped, go on with `-e issued_after="
       .. string.format("%d", host.vars:get("issued_after", now)) .. "`")
+  end,
+}
+
+-- One after the other they could not become healthy again.
+play {
+  name = "members of etcd, together where none is healthy",
+  hosts = "etcd",
+  vars = { issued_after = now },
+  any_error_stops = true,
+  run = function(member)
+    if not rolling.is_member(member) then
+      cluster.pki(member, "etcd")
+      cluster.etcd(member, { "start" })
+    end
   end,
 }
 

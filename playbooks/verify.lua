@@ -21,10 +21,14 @@ local SHARED = {
   ["token-auth-file"] = true,
 }
 local DAY = 86400
+-- A leader says every few seconds that it is one, and loses that after 15.
+local STALE = 60
 
 local look = read_file("look.sh")
 -- What is known of each host by name; of hosts that cannot be reached, nothing.
 local state = {}
+-- Why clients reach nobody through the shared address, if so.
+local unreached
 
 -- Reads the lines of files/look.sh.
 local function parse(text)
@@ -83,7 +87,7 @@ play {
   name = "look",
   hosts = "all",
   run = function(host)
-    local seen = host:command({ command = "sh -s", stdin = look, reads_only = true }, { name = "units, files and addresses" })
+    local seen = host:command({ command = { "sh", "-s", host.vars:get("ssl_folder", "/etc/kubernetes/server/ssl") }, stdin = look, reads_only = true }, { name = "units, files and addresses" })
     local own = parse(seen.stdout)
     if cluster.is_in(host, "masters") then
       local ready = health.ready(host, health.serves_at(host), { timeout = 5 }, { name = "ready", ignore_errors = true })
@@ -92,13 +96,14 @@ play {
       if own.ready then
         local leases = host:shell({
           command = "kubectl -n kube-system get leases -o "
-            .. [['jsonpath={range .items[*]}{.metadata.name} {.spec.holderIdentity} {.spec.renewTime}{"\n"}{end}' || true]],
+            .. [['jsonpath={range .items[*]}{.metadata.name} {.spec.holderIdentity} {.spec.renewTime}{"\n"}{end}' ]]
+            .. [[| while read -r name holder renewed; do echo "$name $holder $(($(date +%s) - $(date -d "$renewed" +%s)))"; done]],
           env = { KUBECONFIG = host.vars:get("admin_kubeconfig", "/root/.kube/config") },
           reads_only = true,
         }, { name = "leaders" })
         own.leaders = {}
-        for name, holder in leases.stdout:gmatch("(kube%-%S+) ([^_%s]+)%S* %S+\n") do
-          own.leaders[name] = holder
+        for name, holder, age in leases.stdout:gmatch("(kube%-%S+) ([^_%s]+)%S* (%-?%d+)\n") do
+          own.leaders[name] = { holder = holder, age = tonumber(age) }
         end
       end
     end
@@ -106,6 +111,31 @@ play {
       ask_etcd(host, own)
     end
     state[host.name] = own
+  end,
+}
+
+-- Asked on one master that is ready; through a proxy that listens on its host alone, there.
+play {
+  name = "look through the proxies",
+  hosts = "localhost",
+  run = function()
+    local master
+    for _, host in ipairs(hosts("masters")) do
+      master = master or state[host.name] and state[host.name].ready and host or nil
+    end
+    for _, proxy in ipairs(health.proxies()) do
+      local own = state[proxy.name]
+      local asks = health.listens_alone(proxy) and cluster.is_in(proxy, "masters") and proxy or master
+      if asks and own and own.units.nginx == "active" then
+        local answer = health.through(proxy, asks, {}, { name = "/readyz through " .. proxy.name, ignore_errors = true })
+        own.answers, own.silent = not answer.failed, answer.failed and answer.error or nil
+      end
+    end
+    local shared = master and health.shared_endpoint(master)
+    if shared then
+      local answer = health.ready(master, shared, { timeout = 5 }, { name = "/readyz through " .. shared, ignore_errors = true })
+      unreached = answer.failed and shared .. " does not answer: " .. answer.error or nil
+    end
   end,
 }
 
@@ -233,8 +263,8 @@ end
 local function leaders()
   local found = {}
   for _, host in ipairs(hosts("masters")) do
-    for name, holder in pairs(state[host.name] and state[host.name].leaders or {}) do
-      found[name] = found[name] or holder
+    for name, leader in pairs(state[host.name] and state[host.name].leaders or {}) do
+      found[name] = found[name] or leader
     end
   end
   local rows = { row("LEADER OF", "IS") }
@@ -244,10 +274,12 @@ local function leaders()
       wanted = wanted or state[host.name] and state[host.name].units[name] and host or nil
     end
     if wanted then
-      table.insert(rows, row(name, found[name]))
+      table.insert(rows, row(name, found[name] and found[name].holder))
     end
     if wanted and not found[name] then
       complain(wanted, "nobody leads " .. name)
+    elseif wanted and found[name].age > STALE then
+      complain(wanted, "nobody leads " .. name .. ": " .. found[name].holder .. " has last said that it does " .. found[name].age .. " s ago")
     end
   end
   if #rows > 1 then
@@ -286,7 +318,7 @@ end
 local function proxies()
   local list = health.proxies()
   local vip, holders, kept = nil, {}, nil
-  local rows = { row("PROXY", "NGINX", "PORT", "KEEPALIVED", "SHARED ADDRESS") }
+  local rows = { row("PROXY", "NGINX", "PORT", "APISERVERS ANSWER", "KEEPALIVED", "SHARED ADDRESS") }
   for _, host in ipairs(list) do
     local own = state[host.name]
     vip = host.vars:get("vip")
@@ -297,7 +329,8 @@ local function proxies()
       if holds then
         table.insert(holders, host)
       end
-      table.insert(rows, row(host.name, own.units.nginx, own.ports[port] and port .. " open" or port .. " CLOSED", own.units.keepalived,
+      table.insert(rows, row(host.name, own.units.nginx, own.ports[port] and port .. " open" or port .. " CLOSED",
+        own.silent and "NO" or own.answers and "yes", own.units.keepalived,
         holds and "holds " .. vip or "-"))
       for _, unit in ipairs({ "nginx", "keepalived" }) do
         if own.units[unit] and own.units[unit] ~= "active" then
@@ -306,6 +339,8 @@ local function proxies()
       end
       if not own.ports[port] then
         complain(host, "nobody listens on port " .. port)
+      elseif own.silent then
+        complain(host, "no apiserver answers through it: " .. own.silent)
       end
     elseif not own then
       table.insert(rows, row(host.name, nil, "not reached"))
@@ -316,6 +351,8 @@ local function proxies()
   end
   if kept and vip and #holders == 0 then
     complain(kept, "no proxy holds " .. vip)
+  elseif #holders == 1 and unreached and state[holders[1].name].answers then
+    complain(holders[1], unreached)
   end
   for _, host in ipairs(#holders > 1 and holders or {}) do
     complain(host, "holds " .. vip .. ", as others do at the same time")

@@ -1,4 +1,5 @@
 # What a host of the control plane looks like from inside, one fact a line, fields separated by tabs. Changes nothing.
+# Its argument is the folder of the certificates.
 #
 #   unit     NAME STATE                    of systemd
 #   process  NAME PID SECONDS VERSION      for how long it has been running, what its executable calls itself
@@ -68,6 +69,9 @@ done
 if [ -f /etc/etcd/etcd.yaml ]; then
   sed -n 's/^ *\(cert-file\|trusted-ca-file\): *//p' /etc/etcd/etcd.yaml | sort -u | while IFS= read -r path; do file etcd config "$path"; done
 fi
+for path in "$1"/*.pem; do
+  ! [ -f "$path" ] || certificate "$path" < "$path"
+done
 for path in /root/.kube/config /etc/kubernetes/*.kubeconfig /etc/kubernetes/server/conf/*.kubeconfig; do
   [ -f "$path" ] && kubeconfig "$path"
 done | sort -u

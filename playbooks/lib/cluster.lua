@@ -6,6 +6,8 @@
 -- A role finds most of its parameters among the inventory's variables by itself, under their own names. Here is what has to be
 -- gathered from several hosts.
 
+local encryption = require "encryption"
+
 local cluster = {}
 
 -- Returns the proxies; an inventory need not have any.
@@ -120,6 +122,7 @@ function cluster.apiserver(host, steps)
     host:role("encryption-at-rest", {
       encryption_keys = host.vars.pki_folder .. "/encryption-keys.yaml",
       encryption_peers = cluster.names("masters"),
+      only_read = encryption.only_read(host),
     })
   end
   if configure and host.vars:get("token_auth_file", "") ~= "" then

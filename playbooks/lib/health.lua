@@ -37,6 +37,25 @@ function health.ready(master, address, how, options)
   }, options)
 end
 
+-- Returns whether a proxy is for programs on its own host alone.
+function health.listens_alone(proxy)
+  return proxy.vars:get("proxy_address", ""):match("^127%.") ~= nil
+end
+
+-- Asks on a master, while its apiserver runs, for `/readyz` through one proxy. Returns the result.
+function health.through(proxy, master, how, options)
+  local address = health.listens_alone(proxy) and proxy.vars.proxy_address or proxy.vars.address
+  return master:command({
+    command = {
+      "kubectl", "--server=https://" .. address .. ":" .. string.format("%d", proxy.vars:get("proxy_port", 7443)),
+      "--tls-server-name=" .. cluster.reached_as(master), "--request-timeout=5s", "get", "--raw=/readyz",
+    },
+    env = { KUBECONFIG = master.vars:get("admin_kubeconfig", "/root/.kube/config") },
+    onlyif = how.onlyif,
+    reads_only = true,
+  }, options)
+end
+
 -- Waits on a master until every member of etcd is healthy, which says that the cluster can lose one.
 function health.etcd(master, how, options)
   how = how or {}

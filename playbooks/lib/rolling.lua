@@ -12,6 +12,7 @@
 --   rolling.masters({ name = "…", run = function(master) … end, pending = function(master) … end })
 
 local cluster = require "cluster"
+local encryption = require "encryption"
 local health = require "health"
 local vip = require "vip"
 
@@ -20,8 +21,8 @@ local rolling = {}
 -- What was seen when the run began, by host name.
 local serves, proxies, controls, members = {}, {}, {}, {}
 
--- Whether any apiserver ran then, and whether anybody has looked.
-local runs, asked = false, false
+-- Whether any apiserver ran then, whether any member of etcd was healthy, and whether anybody has looked.
+local runs, stores, asked = false, false, false
 
 -- Whether a proxy still kept a master out then, for a run that was stopped.
 local left_drained = false
@@ -63,6 +64,7 @@ function rolling.ask()
           local ready = health.ready(host, health.serves_at(host), { timeout = 10 }, { name = "is it ready?", ignore_errors = true })
           serves[host.name] = not ready.failed
           runs = true
+          encryption.look(host)
         end
         local controller = host:systemd({ name = "kube-controller-manager", only_look = true }, { name = "is there a kube-controller-manager?" })
         controls[host.name] = not controller.skipped and controller.enabled ~= ""
@@ -70,6 +72,9 @@ function rolling.ask()
       if cluster.is_in(host, "etcd") then
         local unit = host:systemd({ name = "etcd", only_look = true }, { name = "is etcd active?" })
         members[host.name] = not unit.skipped and unit.state == "active"
+        if members[host.name] then
+          stores = not health.etcd_member(host, { timeout = 5 }, { name = "is it healthy?", ignore_errors = true }).failed or stores
+        end
       end
       if cluster.is_in(host, "proxies") then
         look_at_proxy(host)
@@ -94,9 +99,10 @@ function rolling.running()
   return runs
 end
 
--- Returns whether a host ran a member of etcd when the run began.
+-- Returns whether a host ran a member of etcd when the run began that others have to stand in for while it stops. Where no member is
+-- healthy, as when all certificates have expired, none can, and they start anew together.
 function rolling.is_member(host)
-  return members[host.name] == true
+  return stores and members[host.name] == true
 end
 
 -- Returns whether a master had controllers when the run began.
@@ -222,6 +228,7 @@ end
 --   pending(master)  whether that stops a running apiserver; asked after `prepare`; without it, always
 --   prepare(master)  what is done to it before, while it goes on serving
 --   vars             variables of the play
+--   when()           whether there is anything to do at all
 function rolling.masters(spec)
   play {
     name = spec.name,
@@ -232,6 +239,9 @@ function rolling.masters(spec)
     undo_on_failure = true,
     vars = spec.vars,
     run = function(master)
+      if spec.when and not spec.when() then
+        return
+      end
       if spec.prepare then
         spec.prepare(master)
       end

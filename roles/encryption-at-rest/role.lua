@@ -29,13 +29,17 @@ end
 
 -- Returns the keys of an EncryptionConfig, first one first; none when it encrypts nothing.
 local function keys_of(text, where)
-  local keys = {}
+  local keys, known = {}, {}
   local config = yaml.decode(text)
   for _, resource in ipairs(config:get("resources", {})) do
     for _, provider in ipairs(resource:get("providers", {})) do
       local found = provider:get("aescbc")
       for _, key in ipairs(found and found:get("keys", {}) or {}) do
-        table.insert(keys, { name = key.name, secret = secret(key.secret) })
+        -- The same keys serve several resources.
+        if known[key.name] ~= key.secret then
+          known[key.name] = key.secret
+          table.insert(keys, { name = key.name, secret = secret(key.secret) })
+        end
       end
       for kind in pairs(provider) do
         assert(kind == "aescbc" or kind == "identity", where .. " encrypts with `" .. kind .. "`, which this role does not manage: "
@@ -46,21 +50,41 @@ local function keys_of(text, where)
   return keys
 end
 
--- Returns the configuration as document 000 writes it.
-local function configuration(keys, p)
-  local lines = { "kind: EncryptionConfig", "apiVersion: v1", "resources:", "  - resources:" }
-  for _, resource in ipairs(p.encrypted_resources) do
+-- Returns the lines for some resources: all can be read, and are encrypted with the first key, or, where `only_read`, not yet.
+local function entry(resources, keys, only_read)
+  local lines = { "  - resources:" }
+  for _, resource in ipairs(resources) do
     table.insert(lines, "      - " .. resource)
   end
-  for _, line in ipairs({ "    providers:", "      - aescbc:", "          keys:" }) do
-    table.insert(lines, line)
+  table.insert(lines, "    providers:")
+  if only_read then
+    table.insert(lines, "      - identity: {}")
   end
+  table.insert(lines, "      - aescbc:")
+  table.insert(lines, "          keys:")
   for _, key in ipairs(keys) do
     table.insert(lines, "            - name: " .. key.name)
     table.insert(lines, "              secret: " .. key.secret)
   end
-  table.insert(lines, "      - identity: {}")
+  if not only_read then
+    table.insert(lines, "      - identity: {}")
+  end
   return table.concat(lines, "\n") .. "\n"
+end
+
+-- Returns the configuration as document 000 writes it, but for what is only read.
+local function configuration(keys, p)
+  local later, now = {}, {}
+  for _, resource in ipairs(p.only_read) do
+    later[resource] = true
+  end
+  for _, resource in ipairs(p.encrypted_resources) do
+    if not later[resource] then
+      table.insert(now, resource)
+    end
+  end
+  return "kind: EncryptionConfig\napiVersion: v1\nresources:\n" .. (#now > 0 and entry(now, keys, false) or "")
+    .. (#p.only_read > 0 and entry(p.only_read, keys, true) or "")
 end
 
 -- Returns the keys that lie on a host; nil when there are none.
@@ -105,6 +129,13 @@ return {
     },
     encryption_peers = { type = "list", default = {}, items = { type = "string" }, doc = "All masters, by name: where keys to adopt may lie." },
     encrypted_resources = { type = "list", default = { "secrets" }, items = { type = "string" }, doc = "What is encrypted." },
+    only_read = {
+      type = "list",
+      default = {},
+      items = { type = "string" },
+      doc = "What of it is read where it is encrypted, and written as it is: for the first of two passes over masters that serve, as long "
+        .. "as others cannot read it.",
+    },
     master_owner = { type = "string", default = "root", doc = "Owner of the file. When empty, owners are left alone." },
   },
 

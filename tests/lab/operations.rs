@@ -28,6 +28,35 @@ fn a_control_plane_is_operated_while_clients_work() {
     a_flag_is_changed(&lab);
     the_service_accounts_key_is_rotated(&lab);
     the_encryption_key_is_rotated(&lab);
+    what_has_expired_everywhere_is_brought_back(&lab);
+}
+
+/// No member of etcd is healthy for anybody who asks, and no apiserver ready: nobody can stand in for anybody.
+fn what_has_expired_everywhere_is_brought_back(lab: &Lab) {
+    let authority = lab.folder().join("pki/hdss7");
+    let issue = "d=$(mktemp -d) && touch $d/index && printf '[ca]\ndefault_ca=d\n[d]\ndatabase=%s\nrand_serial=yes\nnew_certs_dir=%s\n\
+        default_md=sha256\npolicy=p\ncopy_extensions=copy\nunique_subject=no\n[p]\ncommonName=supplied\n' $d/index $d > $d/conf && openssl ca -batch -notext \
+        -config $d/conf -cert $0/ca.pem -keyfile $0/ca-key.pem -startdate 20200101000000Z -enddate 20200102000000Z -in $1 2>$d/why || { cat $d/why >&2; exit 1; }";
+    for (host, folder, names) in [
+        ("hdss7-12", "/etc/etcd/ssl", &["etcd"][..]),
+        (MASTERS[0], "/etc/etcd/ssl", &["etcd"]),
+        (MASTERS[1], "/etc/etcd/ssl", &["etcd"]),
+        (MASTERS[0], SSL, &["apiserver", "client"]),
+        (MASTERS[1], SSL, &["apiserver", "client"]),
+    ] {
+        for name in names {
+            let request = format!("openssl x509 -x509toreq -copy_extensions copy -in {folder}/{name}.pem -signkey {folder}/{name}-key.pem");
+            let request = lab.sh(host, &request).success();
+            std::fs::write(lab.folder().join("request.pem"), request).unwrap();
+            let expired = run(Command::new("sh").args(["-c", issue]).arg(&authority).arg(lab.folder().join("request.pem")));
+            lab.sh(host, &format!("cat > {folder}/{name}.pem <<'END'\n{expired}END")).success();
+        }
+    }
+    let wrong = lab.kplay(&["playbooks/verify.lua"]);
+    assert!(wrong.code == 2 && wrong.stdout.contains("etcd.pem has expired: run playbooks/renew-certs.lua"), "{}", wrong.stdout);
+    lab.kplay(&["playbooks/renew-certs.lua"]).success();
+    lab.kplay(&["playbooks/verify.lua"]).success();
+    lab.play(&["--check"]).nothing_to_do();
 }
 
 /// Nothing is wrong with a new cluster; what is broken then is named, and the exit code says so.
@@ -50,6 +79,12 @@ fn verify_says_what_is_wrong(lab: &Lab) {
             "echo >> /etc/kubernetes/server/conf/audit.yml",
             "sed -i '$d' /etc/kubernetes/server/conf/audit.yml",
             "--audit-policy-file /etc/kubernetes/server/conf/audit.yml differs from the other masters'",
+        ),
+        (
+            "hdss7-11",
+            "sed -i.bak s/:6443/:6444/ /etc/nginx/nginx.conf && systemctl reload nginx",
+            "mv /etc/nginx/nginx.conf.bak /etc/nginx/nginx.conf && systemctl reload nginx",
+            "no apiserver answers through it",
         ),
         ("hdss7-12", "systemctl stop etcd", "systemctl start etcd", "its member of etcd is not healthy"),
     ] {
@@ -179,7 +214,11 @@ fn the_encryption_key_is_rotated(lab: &Lab) {
         "    planned_masters:",
         &format!("    encryption_config: {config}\n    encrypted_resources: [secrets, configmaps]\n    planned_masters:"),
     );
+    // Masters change one after the other, and the client asks any of them for what any has written: none encrypts before all can read.
+    let client = Client::begin(lab);
     lab.play(&[]);
+    client.is_content("switching encryption on");
+    lab.play(&["--check"]).nothing_to_do();
     lab.sh(
         MASTERS[0],
         "kubectl create secret generic one --from-literal=word=treasure; kubectl create configmap one --from-literal=word=gold",
@@ -194,6 +233,9 @@ fn the_encryption_key_is_rotated(lab: &Lab) {
         lab.sh("hdss7-12", &script).success()
     };
     assert!(kept("secrets").contains("k8s:enc:aescbc:v1:key1:"), "{}", kept("secrets"));
+    // What is encrypted stays readable.
+    let refused = lab.kplay(&["playbooks/apiserver.lua", "-e", "{encrypted_resources: [secrets]}"]);
+    assert!(refused.code == 2 && refused.stdout.contains("kube-apiserver encrypts configmaps"), "{}{}", refused.stdout, refused.stderr);
     let client = Client::begin(lab);
     // As long as nobody can say what is encrypted with the old key, it stays.
     lab.sh("hdss7-12", "mv /usr/bin/etcdctl /usr/bin/etcdctl.away").success();

@@ -82,6 +82,25 @@ fn a_key_is_rotated_in_steps_and_no_step_is_left_out() {
     assert_eq!(dropped.text(&format!("a/{CONFIG}")), config(&[TWO]));
 }
 
+/// As in the first of two passes over masters that serve: what others could not read yet is not encrypted.
+#[test]
+fn what_others_cannot_read_is_not_encrypted() {
+    let role = |only_read: &str| {
+        ENCRYPTION.replace(
+            "encryption_keys",
+            &format!("encrypted_resources = {{ \"secrets\", \"configmaps\" }}, only_read = {{ {only_read} }}, encryption_keys"),
+        )
+    };
+    let first = masters(&role("\"configmaps\"")).file(KEYS, &kept(&[ONE], "")).any_stdout().run();
+    let key = format!("      - aescbc:\n          keys:\n            - name: key1\n              secret: {}\n", ONE.1);
+    let only_read = format!("  - resources:\n      - configmaps\n    providers:\n      - identity: {{}}\n{key}");
+    assert_eq!(first.text(&format!("a/{CONFIG}")), config(&[ONE]) + &only_read);
+    // The keys of both entries are the same ones, also where they are adopted.
+    std::fs::remove_dir_all(first.path("pki")).unwrap();
+    let all = first.then().file("play.lua", &playbook(&role(""))).args(["play.lua"]).any_stdout().run();
+    assert_eq!(all.text(&format!("a/{CONFIG}")), config(&[ONE]).replace("      - secrets\n", "      - secrets\n      - configmaps\n"));
+}
+
 #[test]
 fn keys_that_differ_or_are_no_secret_are_refused() {
     let on = |a: &str, b: &str| masters(ENCRYPTION).file(&format!("a/{CONFIG}"), a).file(&format!("b/{CONFIG}"), b).status(2);
