@@ -32,7 +32,7 @@ if check_mode then
     { "have hosts of the group `etcd` that are no members join it, one at a time, without a vote until they hold what the others hold" },
     { "bring masters and proxies to what the inventory says (apiserver.lua, proxy.lua): new masters, addresses of etcd, upstreams" },
     { "give new masters a kube-controller-manager and a kube-scheduler where others have some" },
-    { "stop apiservers, controllers and members of etcd on hosts of the group `leaving`, and remove these members" },
+    { "stop proxies, apiservers, controllers and members of etcd on hosts of the group `leaving`, and remove these members" },
   })
   return
 end
@@ -177,6 +177,16 @@ if goes then
     name = "hosts that go: what clients use",
     hosts = "leaving",
     run = function(host)
+      -- A web server that stands in front of something else is none of ours.
+      local proxy = host:command(
+        { command = { "grep", "-q", "upstream kube-apiserver", host.vars:get("nginx_conf", "/etc/nginx/nginx.conf") }, reads_only = true, ok_codes = { 0, 1, 2 } },
+        { name = "does it stand in front of apiservers?" }
+      )
+      for _, unit in ipairs(proxy.code == 0 and { "keepalived", "nginx" } or {}) do
+        if host:systemd({ name = unit, only_look = true }, { name = "is there a " .. unit .. "?" }).enabled ~= "" then
+          host:systemd({ name = unit, state = "stopped", enabled = false })
+        end
+      end
       for _, unit in ipairs({ "kube-scheduler", "kube-controller-manager", "kube-apiserver" }) do
         if host:systemd({ name = unit, only_look = true }, { name = "is there a " .. unit .. "?" }).enabled ~= "" then
           host:systemd({ name = unit, state = "stopped", enabled = false })

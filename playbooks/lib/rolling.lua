@@ -211,15 +211,23 @@ function rolling.can_do_without(master)
   health.etcd(asked or master, {}, { name = "etcd can lose a member, so that " .. master.name .. " may stop", tags = "system" })
 end
 
--- Waits until a master serves, and clients are served through the shared address.
+-- Waits until a master serves.
 function rolling.is_back(master)
   health.ready(master, health.serves_at(master), { timeout = 120, consecutive = 3 }, { name = master.name .. " is ready, three times in a row", tags = "system" })
 end
 
+-- Waits until clients are served through the shared address, or, where there is none, through each proxy.
 local function is_served_through_proxies(master)
   local shared = health.shared_endpoint(master)
   if shared and vip.is_somebodys() then
     health.ready(master, shared, { timeout = 60, consecutive = 3, interval = 0.5 }, { name = shared .. " is ready, three times in a row", tags = "system" })
+    return
+  end
+  for _, proxy in ipairs(vip.wanted() and {} or health.proxies()) do
+    local asks = health.listens_alone(proxy) and proxy or master
+    if proxies[proxy.name] and cluster.is_in(asks, "masters") then
+      health.through(proxy, asks, {}, { name = "/readyz through " .. proxy.name, when = not check_mode, retries = 10, delay = 1, tags = "system" })
+    end
   end
 end
 

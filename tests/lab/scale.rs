@@ -40,12 +40,17 @@ fn a_master_comes_goes_and_is_replaced() {
         "  children:\n",
         "  children:\n    leaving:\n      hosts:\n        hdss7-23: { address: 10.4.7.23 }\n",
     );
+    // As where each master has a proxy.
+    let proxy = "mkdir -p /etc/nginx && echo 'upstream kube-apiserver {}' > /etc/nginx/nginx.conf &&
+        printf '[Service]\\nExecStart=/bin/sleep 1000\\n[Install]\\nWantedBy=multi-user.target\\n' > /etc/systemd/system/nginx.service &&
+        systemctl daemon-reload && systemctl enable --now nginx";
+    lab.sh("hdss7-23", proxy).success();
     let client = Client::begin(lab);
     lab.kplay(&["playbooks/scale.lua"]).success();
     client.is_content("departure of a master");
     assert_eq!(members(lab), three);
-    let gone = "systemctl is-active kube-apiserver etcd; systemctl is-enabled kube-apiserver etcd; ls /var/lib/etcd";
-    assert_eq!(lab.sh("hdss7-23", gone).stdout, "inactive\ninactive\ndisabled\ndisabled\n");
+    let gone = "systemctl is-active kube-apiserver etcd nginx; systemctl is-enabled kube-apiserver etcd nginx; ls /var/lib/etcd";
+    assert_eq!(lab.sh("hdss7-23", gone).stdout, "inactive\ninactive\ninactive\ndisabled\ndisabled\ndisabled\n");
     lab.play(&["--check"]).nothing_to_do();
 }
 
