@@ -11,6 +11,7 @@ rolling.ask()
 play {
   name = "configuration of new controllers",
   hosts = "masters",
+  any_error_stops = true,
   run = function(host)
     if not rolling.has_controllers(host) then
       cluster.controllers(host, { "configure" })

@@ -22,6 +22,7 @@ if not rolling.has_asked() then
   play {
     name = "who holds the address",
     hosts = "proxies",
+    any_error_stops = true,
     run = function(host)
       if vip.wanted() then
         vip.note(host)
