@@ -70,6 +70,11 @@ impl Local {
         }
     }
 
+    /// Masks what must never be shown.
+    pub fn mask(&self, text: &str) -> String {
+        self.secrets.mask(text)
+    }
+
     /// Declares a text secret, from now on and for all who share the secrets of the run.
     pub fn add_secret(&self, text: &str) {
         self.secrets.add([text]);

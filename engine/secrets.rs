@@ -10,10 +10,12 @@ use kplay_modules::api::base64;
 
 /// What is shown instead of a secret.
 pub const MASK: &str = "********";
-/// Shorter strings are words like `yes` or `6443`, which would be masked everywhere.
-const SHORTEST: usize = 6;
-/// The same for contents of files, which are then kept back altogether.
-const SHORTEST_IN_CONTENT: usize = 4;
+/// Shorter strings, such as `yes` or `80`, are no secrets: hiding them would hide everything.
+const SHORTEST: usize = 4;
+/// Shorter spellings than this are masked only where they stand alone: `root` hides no part of `chroot`.
+const SHORTEST_PART: usize = 6;
+/// Words that tell nothing, whoever encrypts them.
+const TELL_NOTHING: [&str; 4] = ["true", "false", "null", "none"];
 
 /// A set of secret strings. Clones share it, so that what is added while hosts are at work is masked from then on.
 #[derive(Debug, Clone, Default)]
@@ -40,9 +42,9 @@ impl Secrets {
         for secret in secrets {
             let secret = secret.as_ref().trim();
             let length = secret.chars().count();
-            if length >= SHORTEST_IN_CONTENT && !known.texts.contains(secret) {
+            if length >= SHORTEST && !TELL_NOTHING.contains(&secret) && !known.texts.contains(secret) {
                 known.texts.insert(secret.to_owned());
-                known.masked.extend(forms(secret).into_iter().filter(|_| length >= SHORTEST));
+                known.masked.extend(forms(secret));
             }
         }
         if known.masked.len() > before {
@@ -61,9 +63,24 @@ impl Secrets {
         let known = self.known();
         let mut masked = text.to_owned();
         for secret in known.masked.iter().filter(|secret| text.contains(secret.as_str())) {
-            masked = masked.replace(secret.as_str(), MASK);
+            masked =
+                if secret.chars().count() < SHORTEST_PART { mask_words(&masked, secret) } else { masked.replace(secret.as_str(), MASK) };
         }
         masked
+    }
+
+    /// Adds every string and number in a value.
+    pub fn add_value(&self, value: &Value) {
+        let mut texts = Vec::new();
+        collect(value, &mut texts);
+        self.add(texts);
+    }
+
+    /// Returns whether any string or number of `value` stands in `text` and is masked there.
+    pub fn shows(&self, text: &str, value: &Value) -> bool {
+        let mut texts = Vec::new();
+        collect(value, &mut texts);
+        texts.iter().any(|secret| text.contains(secret.as_str()) && !self.mask(text).contains(secret.as_str()))
     }
 
     /// Masks all secrets in what an error says.
@@ -87,7 +104,8 @@ impl Secrets {
             Value::Object(entries) => entries.values_mut().for_each(|value| self.mask_value(value)),
             Value::Number(number) => {
                 let text = number.to_string();
-                if self.mask(&text) != text {
+                // A short one is rather one of kplay's own, such as an exit code or milliseconds.
+                if text.len() >= SHORTEST_PART && self.mask(&text) != text {
                     *value = Value::String(MASK.to_owned());
                 }
             }
@@ -98,6 +116,33 @@ impl Secrets {
     fn known(&self) -> RwLockReadGuard<'_, Known> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Adds every string and number in `value` to `texts`.
+fn collect(value: &Value, texts: &mut Vec<String>) {
+    match value {
+        Value::String(text) => texts.push(text.clone()),
+        Value::Number(number) => texts.push(number.to_string()),
+        Value::Array(items) => items.iter().for_each(|item| collect(item, texts)),
+        Value::Object(entries) => entries.values().for_each(|value| collect(value, texts)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// Masks a short secret where no letter, digit or underscore touches it.
+fn mask_words(text: &str, secret: &str) -> String {
+    let touches = |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
+    let mut masked = String::with_capacity(text.len());
+    let mut done = 0;
+    for (start, _) in text.match_indices(secret) {
+        let end = start + secret.len();
+        if !touches(text[..start].chars().next_back()) && !touches(text[end..].chars().next()) {
+            masked += &text[done..start];
+            masked += MASK;
+            done = end;
+        }
+    }
+    masked + &text[done..]
 }
 
 /// Returns the secret itself, its lines, and how JSON, shells, URLs and base64 spell it.
@@ -133,7 +178,7 @@ mod tests {
     #[test]
     fn secrets_are_masked_in_every_spelling() {
         let secrets = Secrets::default();
-        secrets.add(["s3cr\"et'word", "tiny", "line one\nline two", "12345678"]);
+        secrets.add(["s3cr\"et'word", "tiny", "abc", "true", "line one\nline two", "12345678"]);
         for text in [
             "password is s3cr\"et'word!",
             r#"{"password": "s3cr\"et'word"}"#,
@@ -145,7 +190,8 @@ mod tests {
             assert!(secrets.mask(text).contains(MASK), "{text}");
             assert!(!secrets.mask(text).contains("word!"), "{text}");
         }
-        assert_eq!(secrets.mask("tiny things stay"), "tiny things stay");
+        assert_eq!(secrets.mask("pin=tiny; destiny, tiny_x, tiny"), "pin=********; destiny, tiny_x, ********");
+        assert_eq!(secrets.mask("abc is true"), "abc is true");
         assert!(secrets.are_in(b"pin = tiny\n") && !secrets.are_in(b"nothing\n"));
         let mut value = serde_json::json!({ "changed": 12_345_678, "list": ["line one"] });
         secrets.mask_value(&mut value);

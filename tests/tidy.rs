@@ -20,7 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("template", &["diagnostic", "yaml"]),
     ("transport", &["diagnostic"]),
     ("lab", &["diagnostic", "transport"]),
-    ("inventory", &["diagnostic", "template", "transport", "yaml"]),
+    ("inventory", &["diagnostic", "secrets", "template", "transport", "yaml"]),
     ("vault", &["diagnostic", "inventory"]),
     ("cli", &[]),
     ("config", &["cli", "diagnostic", "inventory", "lab", "transport", "vault", "yaml"]),

@@ -22,8 +22,7 @@ use crate::secrets::Secrets;
 pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -> Result<u8> {
     let hosts = Hosts::new(&arguments.hosts, &arguments.connection, environment)?;
     let inventory = hosts.read(None)?;
-    let secrets = Secrets::default();
-    secrets.add(inventory.secrets());
+    let secrets = inventory.secrets().clone();
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
     let chosen = inventory.select_within(&arguments.pattern, hosts.limit.as_deref())?;
     if chosen.is_empty() {

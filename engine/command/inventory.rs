@@ -10,7 +10,6 @@ use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code, nearest};
 use crate::inventory::{Group, Host, Inventory};
 use crate::report::printer::Printer;
-use crate::secrets::Secrets;
 
 /// Prints what was asked for.
 pub fn run(arguments: &cli::Inventory, environment: &Environment, printer: Printer) -> Result<u8> {
@@ -158,9 +157,7 @@ fn sorted(value: &Value) -> Value {
 
 /// Hides what came out of encrypted files.
 fn masked(inventory: &Inventory, mut value: Value) -> Value {
-    let secrets = Secrets::default();
-    secrets.add(inventory.secrets());
-    secrets.mask_value(&mut value);
+    inventory.secrets().mask_value(&mut value);
     value
 }
 

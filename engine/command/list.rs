@@ -3,14 +3,15 @@
 use std::fmt::Write as _;
 
 use crate::diagnostic::{Result, exit_code};
-use crate::plan::{Planner, Step};
+use crate::plan::{Planner, Play, Step};
 use crate::report::printer::Printer;
 use crate::report::summary::count;
+use crate::secrets::Secrets;
 
 /// Shows the hosts of each play.
-pub fn hosts(planner: &dyn Planner, printer: Printer) -> u8 {
+pub fn hosts(planner: &dyn Planner, secrets: &Secrets, printer: Printer) -> u8 {
     for play in planner.plays() {
-        printer.text(&format!("{}  ({})\n", play.name, count(play.hosts.len(), "host", "hosts")));
+        printer.text(&secrets.mask(&heading(play)));
         for (number, batch) in play.batches().iter().enumerate() {
             for host in batch {
                 let batch = if play.serial.is_empty() { String::new() } else { format!("  batch {}", number + 1) };
@@ -22,9 +23,9 @@ pub fn hosts(planner: &dyn Planner, printer: Printer) -> u8 {
 }
 
 /// Shows the tasks of each play, as far as they can be known without asking a host.
-pub fn tasks(planner: &mut dyn Planner, printer: Printer) -> Result<u8> {
+pub fn tasks(planner: &mut dyn Planner, secrets: &Secrets, printer: Printer) -> Result<u8> {
     for (index, play) in planner.plays().to_vec().iter().enumerate() {
-        printer.text(&format!("{}  ({})\n", play.name, count(play.hosts.len(), "host", "hosts")));
+        printer.text(&secrets.mask(&heading(play)));
         for &host in &play.hosts {
             planner.begin(index, host)?;
             let step = planner.resume(host);
@@ -52,7 +53,7 @@ pub fn tasks(planner: &mut dyn Planner, printer: Printer) -> Result<u8> {
                 }
                 _ => None,
             };
-            printer.text(&text);
+            printer.text(&secrets.mask(&text));
             if let Some(error) = failed {
                 return Err(error);
             }
@@ -62,4 +63,8 @@ pub fn tasks(planner: &mut dyn Planner, printer: Printer) -> Result<u8> {
         }
     }
     Ok(exit_code::DONE)
+}
+
+fn heading(play: &Play) -> String {
+    format!("{}  ({})\n", play.name, count(play.hosts.len(), "host", "hosts"))
 }

@@ -16,7 +16,6 @@ use crate::plan::Planner;
 use crate::report::printer::Printer;
 use crate::report::{Lookup, Reporters};
 use crate::schedule::{Run, Settings, Supply};
-use crate::secrets::Secrets;
 use crate::services::Provided;
 
 /// Largest content that is looked up for a diff, bytes.
@@ -26,10 +25,8 @@ const DIFF_LIMIT: u64 = 1 << 20;
 pub fn run(play: &Play, printer: Printer) -> Result<u8> {
     let inventory = play.hosts.read(Some(&play.playbook))?;
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
-    let secrets = Secrets::default();
-
+    let secrets = inventory.secrets().clone();
     secrets.add(&play.ca_passphrase);
-
     let blobs = Arc::new(Blobs::default());
     let authorities =
         Arc::new(Authorities::new(AuthorityOptions { passphrase: play.ca_passphrase.clone(), ..AuthorityOptions::default() }));
@@ -40,8 +37,8 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
         .map_err(|error| secrets.mask_error(error))?;
     match play.instead {
         Some(Instead::SyntaxCheck) => return Ok(exit_code::DONE),
-        Some(Instead::ListHosts) => return Ok(list::hosts(&program, printer)),
-        Some(Instead::ListTasks) => return list::tasks(&mut program, printer),
+        Some(Instead::ListHosts) => return Ok(list::hosts(&program, &secrets, printer)),
+        Some(Instead::ListTasks) => return list::tasks(&mut program, &secrets, printer).map_err(|error| secrets.mask_error(error)),
         None => {}
     }
 

@@ -14,7 +14,6 @@ use crate::report::event::{Counts, Event, Level, Recap, Reporter};
 use crate::report::printer::Printer;
 use crate::report::{Lookup, Reporters};
 use crate::schedule::{Answer, Next, ask, undo_step};
-use crate::secrets::Secrets;
 
 /// Takes a run back on all hosts of the inventory that took part in it.
 pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -> Result<u8> {
@@ -23,8 +22,7 @@ pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -
     let (inventory, chosen) = contact::select(&hosts, "all", printer)?;
     let names: BTreeMap<usize, String> = chosen.iter().map(|(number, target)| (*number, target.name.clone())).collect();
     let (mut sessions, run) = contact::sessions(&hosts, mode, chosen.iter().map(|(_, target)| target))?;
-    let secrets = Secrets::default();
-    secrets.add(inventory.secrets());
+    let secrets = inventory.secrets().clone();
     // What comes back to a host lies on that host; the controller holds none of it.
     let lookup: Lookup = Arc::new(|_| None);
     let mut reporters = Reporters::new(printer.screen(), mode.diff, arguments.output.events.as_deref(), &secrets, lookup)?;

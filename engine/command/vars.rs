@@ -9,7 +9,7 @@ use crate::config::{Environment, Hosts};
 use crate::diagnostic::{Diagnostic, Result, exit_code, nearest};
 use crate::inventory::{Host, Inventory, Variable};
 use crate::report::printer::Printer;
-use crate::secrets::Secrets;
+use crate::secrets::MASK;
 
 /// Explains one variable, or lists all.
 pub fn run(arguments: &cli::Vars, environment: &Environment, printer: Printer) -> Result<u8> {
@@ -21,9 +21,7 @@ pub fn run(arguments: &cli::Vars, environment: &Environment, printer: Printer) -
         Some(key) => explain(&inventory, host, key)?,
         None => host.keys().iter().map(|key| explain(&inventory, host, key)).collect::<Result<_>>()?,
     };
-    let secrets = Secrets::default();
-    secrets.add(inventory.secrets());
-    printer.text(&secrets.mask(&text));
+    printer.text(&inventory.secrets().mask(&text));
     Ok(exit_code::DONE)
 }
 
@@ -38,7 +36,7 @@ fn explain(inventory: &Inventory, host: &Host, key: &str) -> Result<String> {
     };
     let givers: Vec<_> = host.layers().rev().filter_map(|layer| Some((layer, layer.variables.get(key)?))).collect();
     let secret = givers.first().is_some_and(|(_, variable)| variable.secret);
-    let mut text = format!("{key} = {}\n", if secret { "********".to_owned() } else { shown(&value) });
+    let mut text = format!("{key} = {}\n", if secret { MASK.to_owned() } else { shown(&value) });
     let width = givers.iter().map(|(_, variable)| place(variable).len()).max().unwrap_or(0);
     for (index, (layer, variable)) in givers.iter().enumerate() {
         let note = match index {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::{Host, Inventory};
 use crate::diagnostic::{Diagnostic, Result, nearest};
+use crate::secrets::MASK;
 use crate::transport::{ConnectionKind, HostKeyPolicy, Target};
 
 /// How a host is reached and who tasks act as there, unless plays and tasks say otherwise.
@@ -154,6 +155,11 @@ impl Reader<'_> {
         Ok(None)
     }
 
+    /// Returns a value as an error shows it.
+    fn shown(&self, name: &str, value: &Value) -> String {
+        if self.host.variable(name).is_some_and(|variable| variable.secret) { MASK.to_owned() } else { shown(value) }
+    }
+
     fn wrong(&self, name: &str, message: String) -> Box<Diagnostic> {
         let error = Diagnostic::user(message).on(&self.host.name);
         match self.host.origin(name) {
@@ -173,7 +179,9 @@ impl Reader<'_> {
 
     fn flag(&self, names: &[&str]) -> Result<Option<bool>> {
         let Some((name, value)) = self.find(names)? else { return Ok(None) };
-        boolean(&value).map(Some).ok_or_else(|| self.wrong(name, format!("`{name}` has to be `true` or `false`, not `{}`", shown(&value))))
+        boolean(&value)
+            .map(Some)
+            .ok_or_else(|| self.wrong(name, format!("`{name}` has to be `true` or `false`, not `{}`", self.shown(name, &value))))
     }
 
     fn seconds(&self, names: &[&str]) -> Result<Option<Duration>> {
@@ -185,7 +193,7 @@ impl Reader<'_> {
     fn port(&self) -> Result<Option<u16>> {
         let Some((name, value)) = self.find(&["port", "ansible_port", "ansible_ssh_port"])? else { return Ok(None) };
         let port = shown(&value).parse().ok().filter(|port| *port > 0);
-        port.map(Some).ok_or_else(|| self.wrong(name, format!("`{name}` has to be a port, not `{}`", shown(&value))))
+        port.map(Some).ok_or_else(|| self.wrong(name, format!("`{name}` has to be a port, not `{}`", self.shown(name, &value))))
     }
 
     /// Returns one path or several, `~` expanded. Relative ones start at the folder that kplay is run in.
@@ -217,7 +225,7 @@ impl Reader<'_> {
             return Ok(Some(*meaning));
         }
         let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        let error = self.wrong(name, format!("`{name}` cannot be `{given}`"));
+        let error = self.wrong(name, format!("`{name}` cannot be `{}`", self.shown(name, &value)));
         Err(match nearest(&given, words.iter().map(|(word, _)| *word)) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint(format!("it is one of {}", known.join(", "))),

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::diagnostic::{Diagnostic, Place, Result, nearest};
+use crate::secrets::Secrets;
 
 pub use connection::{Defaults, Settings, boolean};
 pub use source::{Decrypt, Sources};
@@ -37,7 +38,8 @@ struct Data {
     groups: Vec<Group>,
     host_index: HashMap<String, usize>,
     group_index: HashMap<String, usize>,
-    secrets: Vec<String>,
+    /// What came out of encrypted files, and what is rendered from it.
+    secrets: Secrets,
     warnings: Vec<String>,
     sources: Vec<String>,
 }
@@ -155,7 +157,7 @@ impl Inventory {
 
     /// Returns the value of a host's variable, templates in it rendered; `None` when it is not defined.
     pub fn value(&self, host: &Host, key: &str) -> Result<Option<Value>> {
-        render::value(&self.0, host, key)
+        render::value(&self.0, host, key).map_err(|error| self.0.secrets.mask_error(error))
     }
 
     /// Returns all variables of a host, templates rendered.
@@ -171,11 +173,11 @@ impl Inventory {
 
     /// Returns how the host is reached and who tasks act as, from its variables.
     pub fn settings(&self, host: &Host, defaults: &Defaults) -> Result<Settings> {
-        connection::settings(self, host, defaults)
+        connection::settings(self, host, defaults).map_err(|error| self.0.secrets.mask_error(error))
     }
 
-    /// Returns every string that came out of an encrypted file.
-    pub fn secrets(&self) -> &[String] {
+    /// Returns what came out of encrypted files; what is rendered from it is added when that is read.
+    pub fn secrets(&self) -> &Secrets {
         &self.0.secrets
     }
 

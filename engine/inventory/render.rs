@@ -1,6 +1,6 @@
 //! Templates in variables: `{{ other }}` is rendered when the variable is read, with all variables of the host at hand.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value as Jinja};
 use minijinja::{Environment, ErrorKind};
@@ -17,19 +17,27 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 /// Returns a variable's value, rendered; `None` when it is not defined.
 pub fn value(data: &Arc<Data>, host: &Host, key: &str) -> Result<Option<Value>> {
-    Reader { data, path: Vec::new() }.variable(host, key)
+    Reader { data, path: Vec::new(), used: Arc::default() }.variable(host, key)
 }
 
 struct Reader<'d> {
     data: &'d Arc<Data>,
     /// The variables that are being rendered, outermost first: host and name.
     path: Vec<(usize, String)>,
+    used: Used,
 }
 
+/// Values that came out of encrypted files, or were made of such, and have gone into what is being rendered.
+type Used = Arc<Mutex<Vec<Value>>>;
+
 impl Reader<'_> {
+    /// Returns a variable's value. What is rendered from secrets is one as well.
     fn variable(&self, host: &Host, key: &str) -> Result<Option<Value>> {
         let Some(variable) = host.variable(key) else { return Ok(None) };
         if variable.literal || !has_template(&variable.value) {
+            if variable.secret {
+                self.note(variable.value.clone());
+            }
             return Ok(Some(variable.value.clone()));
         }
         let step = (host.number, key.to_owned());
@@ -39,7 +47,29 @@ impl Reader<'_> {
         }
         let mut path = self.path.clone();
         path.push(step);
-        Reader { data: self.data, path }.render(host, key, variable, &variable.value).map(Some)
+        Reader { data: self.data, path, used: self.used.clone() }.render(host, key, variable, &variable.value).map(Some)
+    }
+
+    /// Remembers that a secret has gone into what is being rendered.
+    fn note(&self, value: Value) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(value);
+    }
+
+    /// Renders a text and hides what secrets went into: where they are masked in it that will do; where a filter has spelled them
+    /// anew, and in what was encrypted itself, all of it is secret.
+    fn text(&self, host: &Host, key: &str, variable: &Variable, text: &str) -> Result<Value> {
+        let inner = Reader { data: self.data, path: self.path.clone(), used: Arc::default() };
+        let rendered = inner.rendered(host, key, variable, text)?;
+        let used = std::mem::take(&mut *inner.used.lock().unwrap_or_else(PoisonError::into_inner));
+        if variable.secret || !used.is_empty() {
+            let secrets = &self.data.secrets;
+            let masked = rendered.as_str().is_some_and(|text| used.iter().any(|value| secrets.shows(text, value)));
+            if variable.secret || !masked {
+                secrets.add_value(&rendered);
+            }
+            self.note(rendered.clone());
+        }
+        Ok(rendered)
     }
 
     fn render(&self, host: &Host, key: &str, variable: &Variable, value: &Value) -> Result<Value> {
@@ -55,14 +85,17 @@ impl Reader<'_> {
         }
     }
 
-    fn text(&self, host: &Host, key: &str, variable: &Variable, text: &str) -> Result<Value> {
+    fn rendered(&self, host: &Host, key: &str, variable: &Variable, text: &str) -> Result<Value> {
         let failed = |error: &minijinja::Error| self.diagnostic(host, key, variable, error);
         let template = ENVIRONMENT.template_from_str(text).map_err(|error| failed(&error))?;
         let mut context = Map::new();
         let mut lazy = Vec::new();
         for name in template.undeclared_variables(false) {
             if name == "hostvars" {
-                lazy.push((name, Jinja::from_object(AllHosts { data: self.data.clone(), path: self.path.clone() })));
+                lazy.push((
+                    name,
+                    Jinja::from_object(AllHosts { data: self.data.clone(), path: self.path.clone(), used: self.used.clone() }),
+                ));
             } else if let Some(value) = self.magic(host, &name) {
                 context.insert(name, value);
             } else if let Some(value) = self.variable(host, &name)? {
@@ -146,6 +179,7 @@ fn lone_expression(text: &str) -> Option<&str> {
 struct AllHosts {
     data: Arc<Data>,
     path: Vec<(usize, String)>,
+    used: Used,
 }
 
 impl Object for AllHosts {
@@ -179,7 +213,7 @@ impl Object for OneHost {
     fn get_value(self: &Arc<Self>, key: &Jinja) -> Option<Jinja> {
         let host = self.all.data.hosts.get(self.host)?;
         let key = key.as_str()?;
-        let reader = Reader { data: &self.all.data, path: self.all.path.clone() };
+        let reader = Reader { data: &self.all.data, path: self.all.path.clone(), used: self.all.used.clone() };
         if let Some(value) = reader.magic(host, key) {
             return Some(from_json(&value));
         }

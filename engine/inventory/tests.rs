@@ -139,8 +139,57 @@ fn folders_of_variables_are_read_once_and_in_order() {
     let values = |name: &str| serde_json::to_string(&inventory.host(name).unwrap().raw_values()).unwrap();
     assert_eq!(values("w1"), r#"{"x":"host file first","y":"all file","z":"web b","password":"secret2"}"#);
     assert_eq!(values("w2"), r#"{"x":"web","y":"all file","z":"web b","password":"secret2"}"#);
-    assert_eq!(inventory.secrets(), ["secret2"]);
+    assert_eq!(inventory.secrets().mask("it is secret2"), "it is ********");
     assert_eq!(inventory.warnings().len(), 1);
+}
+
+/// An encrypted file as [`NoSecrets`] opens it.
+fn encrypted(text: &str) -> String {
+    text.chars().rev().collect()
+}
+
+#[test]
+fn what_is_rendered_from_secrets_is_one() {
+    let secrets = encrypted("part: 'correct horse'\nwhole: '{{ part }} battery'\nmap: {user: admin, pass: 'staple {{ pin }}'}\n");
+    let plain = "pin: 4711\nurl: 'http://x/{{ part }}'\nhidden: '{{ part | upper }}'\nlength: '{{ part | length }}'\n\
+                 app: {name: web-frontend, pass: \"{{ hostvars['w1'].map.pass | replace(' ', '-') }}\"}\n";
+    let inventory = load_from(
+        &[("hosts.yaml", "web: {hosts: {w1: }}"), ("group_vars/all/a.yaml", plain), ("group_vars/all/s.yaml.age", &secrets)],
+        &["hosts.yaml"],
+    )
+    .unwrap();
+    let host = inventory.host("w1").unwrap();
+    let shown = |key: &str| {
+        let text = inventory.value(host, key).unwrap().unwrap().to_string();
+        inventory.secrets().mask(&text)
+    };
+    assert_eq!(shown("url"), "\"http://x/********\"");
+    assert_eq!(shown("whole"), "\"********\"");
+    assert_eq!(shown("hidden"), "\"********\"");
+    assert_eq!(shown("map"), r#"{"user":"********","pass":"********"}"#);
+    assert_eq!(shown("app"), r#"{"name":"web-frontend","pass":"********"}"#);
+    assert_eq!(shown("pin"), "4711");
+}
+
+#[test]
+fn mistakes_in_encrypted_files_quote_nothing() {
+    for (secrets, expected) in [
+        (
+            "pin: 0471\n",
+            "the number `…` begins with a zero, which some readers of YAML take as octal and some as decimal (line 1 of what is encrypted)",
+        ),
+        ("port: abc\n", "`port` has to be a port, not `********`"),
+        ("become: staple\n", "`become` has to be `true` or `false`, not `********`"),
+        ("connection: horse\n", "`connection` cannot be `********`"),
+        ("a: 1\nuser: '{{ horse }}'\n", "cannot render the variable `user`: `horse` is undefined"),
+    ] {
+        let loaded =
+            load_from(&[("hosts.yaml", "web: {hosts: {w1: }}"), ("group_vars/all.yaml.age", &encrypted(secrets))], &["hosts.yaml"]);
+        let defaults = Defaults::default();
+        let error = loaded.and_then(|inventory| inventory.settings(inventory.host("w1").unwrap(), &defaults)).unwrap_err();
+        assert_eq!(error.message, expected);
+        assert_eq!(error.place.unwrap().line, 0, "a line of the file as it lies there would be shown");
+    }
 }
 
 #[test]

@@ -63,9 +63,9 @@ impl Variable {
         Self { value: node.to_json(), literal: node.has_literal(), secret: false, file: document.file.clone(), line }
     }
 
-    /// Returns where the variable was written.
+    /// Returns where the variable was written: of an encrypted one the file alone, since a line of it would be quoted as it lies there.
     pub fn place(&self) -> Place {
-        Place::line(self.file.to_path_buf(), self.line)
+        Place::line(self.file.to_path_buf(), if self.secret { 0 } else { self.line })
     }
 }
 

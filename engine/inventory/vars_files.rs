@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kplay_modules::api::error::plain;
-use serde_json::Value;
 
 use super::source::{Decrypt, read_file};
 use super::variables::{Layer, Owner, Variables, read_variables};
 use crate::diagnostic::{Diagnostic, Place, Result};
+use crate::secrets::Secrets;
 
 /// Endings of files of variables; of several files of one name the first in this order is read.
 const ENDINGS: [&str; 4] = ["", "yml", "yaml", "json"];
@@ -18,7 +18,7 @@ const ENDINGS: [&str; 4] = ["", "yml", "yaml", "json"];
 pub struct VarsFiles<'d> {
     folders: Vec<Folder>,
     decrypt: &'d dyn Decrypt,
-    secrets: Vec<String>,
+    secrets: Secrets,
     warnings: Vec<String>,
     layers: HashMap<PathBuf, Arc<Layer>>,
 }
@@ -42,7 +42,7 @@ impl<'d> VarsFiles<'d> {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { folders, decrypt, secrets: Vec::new(), warnings, layers: HashMap::new() })
+        Ok(Self { folders, decrypt, secrets: Secrets::default(), warnings, layers: HashMap::new() })
     }
 
     /// Returns the layers of the groups, which are sorted, folder by folder.
@@ -62,9 +62,9 @@ impl<'d> VarsFiles<'d> {
         files.into_iter().map(|file| self.layer(file, || Owner::Host)).collect()
     }
 
-    /// Returns the strings that came out of encrypted files.
-    pub fn secrets(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.secrets)
+    /// Returns the values that came out of encrypted files.
+    pub fn secrets(&self) -> Secrets {
+        self.secrets.clone()
     }
 
     /// Returns what was found odd.
@@ -91,13 +91,14 @@ impl<'d> VarsFiles<'d> {
         // A line of what was encrypted is no line of the file, which the renderer would quote.
         let mut variables = read_variables(file, &text).map_err(|mut error| {
             if let Some(place) = error.place.replace(Place::line(file, 0)) {
-                error.message += &format!(" (line {} of what is encrypted)", place.line);
+                error.message = format!("{} (line {} of what is encrypted)", without_quotes(&error.message), place.line);
+                error.hints = vec![format!("`kplay vault edit {}` opens it", file.display())];
             }
             error
         })?;
         for variable in variables.values_mut() {
             variable.secret = true;
-            collect_strings(&variable.value, &mut self.secrets);
+            self.secrets.add_value(&variable.value);
         }
         Ok(variables)
     }
@@ -107,15 +108,9 @@ fn text_of(file: &Path, bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Diagnostic::user("the file is not UTF-8 text").at(Place::line(file, 0)))
 }
 
-/// Adds every string and number in `value` that is worth hiding.
-fn collect_strings(value: &Value, strings: &mut Vec<String>) {
-    match value {
-        Value::String(text) => strings.push(text.clone()),
-        Value::Number(number) => strings.push(number.to_string()),
-        Value::Array(items) => items.iter().for_each(|item| collect_strings(item, strings)),
-        Value::Object(entries) => entries.values().for_each(|value| collect_strings(value, strings)),
-        Value::Null | Value::Bool(_) => {}
-    }
+/// Leaves out what a message quotes.
+fn without_quotes(message: &str) -> String {
+    message.split('`').enumerate().map(|(index, part)| if index % 2 == 1 { "`…`" } else { part }).collect()
 }
 
 /// Lists a folder of variables: for each name a file, a folder of files, or either of them encrypted.

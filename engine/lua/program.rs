@@ -37,7 +37,7 @@ pub struct Program {
 
 impl Program {
     /// Reads a playbook and runs its file, which declares plays and touches nothing. Fails on the first mistake, with its place.
-    /// To `secrets` are added those of the inventory, and those of roles when they are called.
+    /// To `secrets`, which are the inventory's, are added those of roles when they are called.
     pub fn load(
         playbook: &Path,
         options: Options,
@@ -74,7 +74,6 @@ impl Program {
         services: Box<dyn Services>,
         secrets: &Secrets,
     ) -> mlua::Result<Self> {
-        secrets.add(inventory.secrets());
         // The standard `pcall`, which this option leaves in place, lets a coroutine wait inside; mlua's own does not.
         let libraries = StdLib::COROUTINE | StdLib::TABLE | StdLib::STRING | StdLib::MATH | StdLib::UTF8 | StdLib::OS;
         let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(true))?;

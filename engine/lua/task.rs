@@ -105,7 +105,7 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
     };
     let tags = tags(shared, role.as_ref(), &options.given.tags.0);
     let sensitive = options.given.sensitive || given.get("sensitive") == Some(&Value::Bool(true));
-    let task_name = options.given.name.clone().unwrap_or_else(|| telling_name(name, &given, sensitive));
+    let task_name = options.given.name.clone().unwrap_or_else(|| telling_name(shared, name, &given, sensitive));
     let mut when_changed = Vec::new();
     let mut skipped = None;
     match decide(shared, host, &options.when) {
@@ -401,7 +401,7 @@ fn become_user(shared: &Shared, role: Option<&RoleFrame>, host: usize, own: &Bec
 }
 
 /// Returns the module and what it is about.
-fn telling_name(module: &str, arguments: &Map<String, Value>, sensitive: bool) -> String {
+fn telling_name(shared: &Shared, module: &str, arguments: &Map<String, Value>, sensitive: bool) -> String {
     let tells = |name: &&&str| !sensitive || !HIDING.contains(*name);
     let about = TELLING.iter().filter(tells).find_map(|name| arguments.get(*name)).map(|value| match value {
         Value::String(text) => text.lines().next().unwrap_or_default().to_owned(),
@@ -409,6 +409,8 @@ fn telling_name(module: &str, arguments: &Map<String, Value>, sensitive: bool) -
         other => other.to_string(),
     });
     let about = about.unwrap_or_default();
+    // Masked first: what is left of a secret that is cut short would not be known as one.
+    let about = shared.local.mask(&about);
     let short: String = about.chars().take(80).collect();
     if short.is_empty() { module.to_owned() } else { format!("{module} {short}{}", if short.len() < about.len() { "…" } else { "" }) }
 }

@@ -60,7 +60,7 @@ impl<W: Write + Send> JsonLines<W> {
     }
 
     fn change(&self, report: &ChangeReport, sensitive: bool) -> Value {
-        let summary = summary(&report.change);
+        let summary = summary(&report.change, &self.secrets);
         let mut entry = Map::new();
         entry.insert("kind".to_owned(), summary.kind.into());
         entry.insert(summary.subject.0.to_owned(), summary.subject.1.into());

@@ -32,13 +32,13 @@ impl Reporters {
     pub fn new(screen: Screen, diff: bool, events: Option<&Path>, secrets: &Secrets, lookup: Lookup) -> Result<Self> {
         let to_output = events.is_some_and(|path| path == Path::new("-"));
         let style = text::Style { color: if to_output { screen.error_color } else { screen.color }, verbose: screen.verbose, diff };
-        let narrator = text::Narrator::new(style, lookup.clone());
+        let narrator = text::Narrator::new(style, lookup.clone(), secrets.clone());
         let mut reporters: Vec<Box<dyn Reporter>> = vec![if to_output {
-            Box::new(plain::Plain::new(narrator, secrets.clone(), std::io::stderr()))
+            Box::new(plain::Plain::new(narrator, std::io::stderr()))
         } else if screen.interactive {
-            Box::new(terminal::Terminal::new(narrator, secrets.clone()))
+            Box::new(terminal::Terminal::new(narrator))
         } else {
-            Box::new(plain::Plain::new(narrator, secrets.clone(), std::io::stdout()))
+            Box::new(plain::Plain::new(narrator, std::io::stdout()))
         }];
         let diff = diff.then_some(lookup);
         match events {

@@ -5,6 +5,8 @@ use std::path::Path;
 use kplay_modules::api::change::{Packages, Run, UserSpec, WriteFile};
 use kplay_modules::api::{Attributes, Change, Entry, EntryKind, Owner};
 
+use crate::secrets::Secrets;
+
 /// What a change does, for people and for programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
@@ -18,8 +20,8 @@ pub struct Summary {
     pub text: String,
 }
 
-/// Describes a change.
-pub fn summary(change: &Change) -> Summary {
+/// Describes a change; `secrets` are masked in what is cut short.
+pub fn summary(change: &Change, secrets: &Secrets) -> Summary {
     let path = |path: &Path| ("path", path.display().to_string());
     let made = |kind, action, subject, text| Summary { kind, action, subject, text };
     match change {
@@ -101,7 +103,7 @@ pub fn summary(change: &Change) -> Summary {
             made("certificate", action, path(&issue.certificate), with_reason(text, &issue.reason))
         }
         Change::Run(run) => {
-            let shown = command(run);
+            let shown = command(run, secrets);
             made("command", "run", ("command", shown.clone()), format!("run {shown}"))
         }
     }
@@ -247,8 +249,9 @@ fn user(name: &str, before: Option<&UserSpec>, after: Option<&UserSpec>, remove_
     }
 }
 
-fn command(run: &Run) -> String {
-    if run.secret { "a command that is not to be shown".to_owned() } else { one_line(&run.command.shown()) }
+fn command(run: &Run, secrets: &Secrets) -> String {
+    // Masked first: of a secret that is cut in two, neither half would be known as one.
+    if run.secret { "a command that is not to be shown".to_owned() } else { one_line(&secrets.mask(&run.command.shown())) }
 }
 
 /// Keeps a script of several lines from breaking the one line of a summary.

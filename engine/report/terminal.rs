@@ -11,7 +11,6 @@ use super::diff::printable;
 use super::event::{Event, Reporter};
 use super::summary::count;
 use super::text::Narrator;
-use crate::secrets::Secrets;
 
 /// Most hosts that have a row of their own; the totals speak for the others.
 const ROWS: usize = 12;
@@ -25,7 +24,6 @@ const TICK: Duration = Duration::from_millis(120);
 /// Writes lines and draws what is under way.
 pub struct Terminal {
     narrator: Narrator,
-    secrets: Secrets,
     progress: MultiProgress,
     totals: ProgressBar,
     rows: BTreeMap<String, ProgressBar>,
@@ -54,11 +52,11 @@ struct Totals {
 
 impl Terminal {
     /// Creates a report on standard output; what moves is drawn on standard error.
-    pub fn new(narrator: Narrator, secrets: Secrets) -> Self {
+    pub fn new(narrator: Narrator) -> Self {
         let progress = MultiProgress::new();
         let totals = progress.add(ProgressBar::new_spinner().with_style(style(TOTALS)));
         totals.enable_steady_tick(TICK);
-        Self { narrator, secrets, progress, totals, rows: BTreeMap::new(), working: BTreeMap::new(), counts: Totals::default(), width: 0 }
+        Self { narrator, progress, totals, rows: BTreeMap::new(), working: BTreeMap::new(), counts: Totals::default(), width: 0 }
     }
 
     fn follow(&mut self, event: &Event) {
@@ -118,7 +116,7 @@ impl Terminal {
     /// Shows what a host does, in its row if there is one or room for one. A host that has done all that was sent gives its row up.
     fn show(&mut self, host: &str, task: &str) {
         let Some(work) = self.working.get_mut(host) else { return };
-        work.task = self.secrets.mask(&printable(task));
+        work.task = self.narrator.mask(&printable(task));
         if work.done >= work.sent && work.sent > 0 {
             if let Some(row) = self.rows.remove(host) {
                 row.finish_and_clear();
@@ -148,7 +146,6 @@ impl Reporter for Terminal {
         if text.is_empty() {
             return;
         }
-        let text = self.secrets.mask(&text);
         self.progress.suspend(|| {
             let mut output = std::io::stdout().lock();
             let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());

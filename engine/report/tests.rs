@@ -45,7 +45,7 @@ fn plain(style: Style, events: &[Event]) -> String {
     let paper = Paper::default();
     let secrets = Secrets::default();
     secrets.add(["hunter2!"]);
-    let mut report = Plain::new(Narrator::new(style, lookup()), secrets, paper.clone());
+    let mut report = Plain::new(Narrator::new(style, lookup(), secrets), paper.clone());
     events.iter().for_each(|event| report.report(event));
     paper.text()
 }

@@ -10,6 +10,7 @@ use super::diff::{Line, LineKind, Lookup, diff, printable};
 use super::event::{Counts, Event, Level, Recap, TaskFinished};
 use super::summary::{count, summary};
 use crate::diagnostic::{Diagnostic, Place, render};
+use crate::secrets::Secrets;
 
 /// Host names are padded up to this width, so that tasks stand below each other.
 const WIDEST: usize = 24;
@@ -33,6 +34,7 @@ pub struct Style {
 pub struct Narrator {
     style: Style,
     lookup: Lookup,
+    secrets: Secrets,
     check: bool,
     width: usize,
     /// What has been told in this play of changes that take more than a line, and on which host.
@@ -72,13 +74,23 @@ impl Style {
 }
 
 impl Narrator {
-    /// Creates a narrator that finds contents for diffs with `lookup`.
-    pub fn new(style: Style, lookup: Lookup) -> Self {
-        Self { style, lookup, check: false, width: 0, told: HashMap::new() }
+    /// Creates a narrator that finds contents for diffs with `lookup` and masks `secrets`.
+    pub fn new(style: Style, lookup: Lookup, secrets: Secrets) -> Self {
+        Self { style, lookup, secrets, check: false, width: 0, told: HashMap::new() }
     }
 
     /// Returns what is to be said about an event: whole lines, or nothing.
     pub fn tell(&mut self, event: &Event) -> String {
+        let text = self.plainly(event);
+        self.mask(&text)
+    }
+
+    /// Masks all secrets in a text.
+    pub fn mask(&self, text: &str) -> String {
+        self.secrets.mask(text)
+    }
+
+    fn plainly(&mut self, event: &Event) -> String {
         match event {
             Event::RunStarted { check, .. } => {
                 self.check = *check;
@@ -197,7 +209,7 @@ impl Narrator {
         let mut text = String::new();
         let shown = if self.style.verbose > 0 { changes.len() } else { CHANGES };
         for report in changes.iter().take(shown) {
-            let _ = writeln!(text, "    {}", printable(&summary(&report.change).text));
+            let _ = writeln!(text, "    {}", printable(&summary(&report.change, &self.secrets).text));
             if !self.style.diff {
                 continue;
             }

@@ -101,8 +101,9 @@ fn mistakes_inside_an_encrypted_file_do_not_show_it() {
         .env("KPLAY_VAULT_PASSWORD", "pass")
         .stderr(
             "
-            error: the key `a` is given twice, first in line 1 (line 2 of what is encrypted)
+            error: the key `…` is given twice, first in line 1 (line 2 of what is encrypted)
              --> host_vars/h.yaml.age
+              = hint: `kplay vault edit host_vars/h.yaml.age` opens it
             ",
         )
         .status(1)

@@ -51,6 +51,34 @@ fn what_exec_prints_is_masked() {
 }
 
 #[test]
+fn what_is_cut_short_is_masked_before() {
+    let play = r#"
+        secret("correct horse battery staple")
+        play { name = "cuts", hosts = "all", run = function(host)
+          host:command({ command = { "echo", string.rep("x", 64), "correct horse battery staple" } })
+          host:command({ command = { "echo", string.rep("x", 180), "correct horse battery staple" } }, { name = "long" })
+        end }
+    "#;
+    let ran = hosts(&["a"]).playbook(play).args(["--list-tasks"]).any_stdout().run();
+    assert!(ran.stdout.contains("x ********") && !ran.stdout.contains("correct"), "{}", ran.stdout);
+    let ran = ran.then().args(["play.lua", "--events", "events.jsonl"]).any_stdout().run();
+    for shown in [&ran.stdout, &ran.text("events.jsonl")] {
+        assert!(shown.contains("run echo xxx") && !shown.contains("correct"), "{shown}");
+    }
+}
+
+#[test]
+fn listed_tasks_are_masked() {
+    let play = r#"
+        local pass = secret("correct horse battery staple")
+        play { name = "to list", hosts = "all", run = function(host)
+          host:file({ path = "/x", state = "touch" }, { name = "log in with " .. pass })
+        end }
+    "#;
+    hosts(&["a"]).playbook(play).args(["--list-tasks"]).stdout("to list  (1 host)\n  a\n    log in with ********  play.lua:3\n").run();
+}
+
+#[test]
 fn an_authority_is_made_and_opened_with_its_passphrase() {
     let play = r#"
         play { name = "certificates", hosts = "all", run = function(host)
