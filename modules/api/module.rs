@@ -7,9 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::change::{Change, Footprint};
+use super::change::{Change, Footprint, Run};
 use super::error::ModuleError;
-use super::inspect::Inspect;
+use super::inspect::{CommandOutput, Inspect};
 use super::types::{Blob, Mode};
 
 /// A thing that can be managed. The type's fields are the module's arguments.
@@ -72,6 +72,17 @@ pub struct Proposal {
     pub repeating: bool,
     /// What the operator should know although the task can be done.
     pub warnings: Vec<String>,
+    /// The command by which it has looked, when that is judged by the task's conditions like one that changes something.
+    pub looked: Option<Box<Looked>>,
+}
+
+/// A command that only looks, and how it ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Looked {
+    /// The command.
+    pub run: Run,
+    /// Its ending.
+    pub output: CommandOutput,
 }
 
 impl Proposal {

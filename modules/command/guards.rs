@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::api::change::{Record, Recorded, Run};
 use crate::api::inspect::{Command, Fingerprint};
+use crate::api::module::Looked;
 use crate::api::walk::files;
 use crate::api::{Change, CommandOutput, Digest, Footprint, Inspect, ModuleError, OneOrMany, Proposal, Word};
 
@@ -76,11 +77,6 @@ impl Plan<'_> {
         if !self.is_needed(host, watched.as_ref())? {
             return Ok(result(None, false));
         }
-        if self.reads_only {
-            let output = host.run(&self.command())?;
-            self.judge(&output)?;
-            return Ok(result(Some(&output), true));
-        }
         let run = Run {
             command: self.command(),
             ok_codes: self.ok_codes().to_vec(),
@@ -89,6 +85,11 @@ impl Plan<'_> {
             record: watched.map(|paths| Record { key: self.key(), paths: paths.into_iter().collect() }),
             secret: self.sensitive,
         };
+        if self.reads_only {
+            let output = host.run(&run.command)?;
+            let proposal = result(Some(&output), true);
+            return Ok(Proposal { looked: Some(Box::new(Looked { run, output })), ..proposal });
+        }
         let proposal = Proposal { changes: vec![Change::Run(run)], ..result(None, true) };
         Ok(if self.shows_when_done() { proposal } else { proposal.repeating() })
     }
@@ -154,16 +155,6 @@ impl Plan<'_> {
             }
         }
         Ok(true)
-    }
-
-    /// Fails unless a command that only looks ended as it should.
-    fn judge(&self, output: &CommandOutput) -> Result<(), ModuleError> {
-        if output.signal.is_none() && output.code.is_some_and(|code| self.ok_codes().contains(&code)) {
-            return Ok(());
-        }
-        let details =
-            if self.sensitive { Vec::new() } else { tail(if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr }) };
-        Err(ModuleError::host(format!("`{}` failed: {}", self.shown(&self.argv), output.ending())).at("command").details(details))
     }
 
     fn shown(&self, argv: &[String]) -> String {

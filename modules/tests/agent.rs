@@ -213,13 +213,37 @@ fn conditions_and_retries_are_judged_on_the_host() {
 }
 
 #[test]
+fn commands_that_only_look_are_judged_like_others() {
+    for check in [true, false] {
+        let root = tempfile::tempdir().unwrap();
+        let mut agent = Agent::start(root.path(), check);
+        let mut task = |failed_if: Option<Condition>| {
+            let arguments = json!({ "command": ["sh", "-c", "echo no; exit 3"], "reads_only": true });
+            Task { failed_if, ignore_errors: true, ..agent.task("command", arguments) }
+        };
+        let accepts = |codes: &[i32]| Some(Condition { codes: codes.to_vec(), not: true, ..Condition::default() });
+        let tasks = vec![task(None), task(accepts(&[3])), task(accepts(&[0])), task(Some(Condition { not: true, ..Condition::default() }))];
+        let outcomes = agent.request(tasks);
+        assert_eq!(statuses(&outcomes), [Status::Failed, Status::Ok, Status::Failed, Status::Ok], "{outcomes:#?}");
+        let failure = outcomes[0].failure.as_ref().unwrap();
+        assert_eq!(
+            (failure.message.as_str(), failure.details.as_slice()),
+            ("`sh -c 'echo no; exit 3'` failed: exit code 3", ["no".to_owned()].as_slice())
+        );
+        agent.bye();
+    }
+}
+
+#[test]
 fn a_task_that_takes_too_long_is_ended() {
     let root = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(root.path(), false);
     let mut slow = agent.task("command", json!({ "command": ["sleep", "60"] }));
     slow.timeout = 1;
-    let outcomes = agent.request(vec![slow]);
-    assert_eq!(outcomes[0].failure.as_ref().unwrap().message, "the task took longer than 1 s");
+    let endless = Task { timeout: u64::MAX, delay: u64::MAX, ..agent.task("command", json!({ "command": "true" })) };
+    let outcomes = agent.request(vec![endless, slow]);
+    assert_eq!(outcomes[0].status, Status::Changed, "{outcomes:#?}");
+    assert_eq!(outcomes[1].failure.as_ref().unwrap().message, "the task took longer than 1 s");
     agent.bye();
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::report::report;
 use super::session::{Host, NOT_WANTED, Session, Wanted};
-use super::task::{Progress, holds, judge, looks_long, module_of, skipped};
+use super::task::{Progress, constant, holds, judge_unchanged, looks_long, module_of, skipped};
 use crate::agent::wire::{Foreseen, Outcome, Status, Task, ToController, UNKNOWN_FIELD};
 use crate::api::forecast::{Certainty, Forecast, Sureness};
 use crate::api::{AnyModule, Change, ErrorKind, Footprint, ModuleError, Perform, Proposal};
@@ -53,6 +53,9 @@ impl<H: Perform> Session<'_, H> {
             Err(error) => return self.not_foreseen(task, &*module, error, sureness, since),
         };
         if let Err(error) = judge_what_was_seen(task, &proposal, &mut sureness) {
+            if proposal.looked.is_some() && sureness.certainty != Certainty::Exact {
+                return self.not_foreseen(task, &*module, error, sureness, since);
+            }
             return Progress::of(&proposal, Vec::new()).end(task, since.elapsed(), Status::Failed, Some(error));
         }
         let reports = proposal.changes.iter().map(|change| report(&**forecast, change, manner)).collect();
@@ -125,9 +128,9 @@ fn take_in(forecast: &mut Forecast<'_>, foreseen: &Foreseen) {
 fn judge_what_was_seen(task: &Task, proposal: &Proposal, sureness: &mut Sureness) -> Result<(), ModuleError> {
     let runs = proposal.changes.iter().any(|change| matches!(change, Change::Run(_)));
     if !runs {
-        return if proposal.changes.is_empty() { judge(task, None, &proposal.output) } else { Ok(()) };
+        return if proposal.changes.is_empty() { judge_unchanged(task, proposal) } else { Ok(()) };
     }
-    if task.changed_if.is_some() {
+    if task.changed_if.as_ref().is_some_and(|condition| constant(condition).is_none()) {
         sureness.lower(Certainty::Unknown, "`changed_if` judges the output of a command that has not run");
     }
     Ok(())

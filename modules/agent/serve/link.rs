@@ -199,7 +199,8 @@ impl Link {
 
     /// Sets when the time of the task that is worked on is over, by its time limit in seconds; 0 is none.
     pub(super) fn limit(&self, since: Instant, seconds: u64) {
-        self.deadline.set((seconds > 0).then(|| (since + Duration::from_secs(seconds), seconds)));
+        let deadline = since.checked_add(Duration::from_secs(seconds)).filter(|_| seconds > 0);
+        self.deadline.set(deadline.map(|deadline| (deadline, seconds)));
     }
 
     /// Returns the time that the task has left.
@@ -220,13 +221,14 @@ impl Link {
 
     /// Waits; fails when the task's time is over or the run is stopped.
     pub(super) fn wait(&self, time: Duration) -> Result<(), ModuleError> {
-        let until = Instant::now() + time;
+        // A time that no clock can hold is never over.
+        let until = Instant::now().checked_add(time);
         loop {
             self.in_time()?;
             if self.is_stopped() {
                 return Err(ModuleError::host("the run was interrupted"));
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.map_or(SLICE, |until| until.saturating_duration_since(Instant::now()));
             if left.is_zero() {
                 return Ok(());
             }

@@ -94,6 +94,17 @@ pub(super) fn holds(condition: &Condition, fields: &Map<String, Value>) -> Resul
     Ok(all != condition.not)
 }
 
+/// Judges a task that has nothing to change, by what it has looked at.
+pub(super) fn judge_unchanged(task: &Task, proposal: &Proposal) -> Result<(), ModuleError> {
+    let looked = proposal.looked.as_deref().map(|looked| (&looked.run, &looked.output));
+    judge(task, looked, &proposal.output)
+}
+
+/// Returns what a condition comes to whatever a task's output is: `true` and `false` ask for nothing in it.
+pub(super) fn constant(condition: &Condition) -> Option<bool> {
+    (condition.codes.is_empty() && condition.matches.is_empty()).then_some(!condition.not)
+}
+
 /// Judges what a task's command and conditions say of it; `output` is that of the command, when one has run.
 pub(super) fn judge(task: &Task, run: Option<(&Run, &CommandOutput)>, fields: &Map<String, Value>) -> Result<(), ModuleError> {
     if let Some((run, output)) = run {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use super::report::{report, without_contents};
 use super::session::{Fatal, Host, NOT_WANTED, Session, Wanted};
 use super::supply::ForTask;
-use super::task::{Progress, accepts, holds, judge, looks_long, module_of, named, skipped, stands_alone, take_output, takes_long};
+use super::task::{
+    Progress, accepts, holds, judge, judge_unchanged, looks_long, module_of, named, skipped, stands_alone, take_output, takes_long,
+};
 use crate::agent::wire::{ChangeReport, Outcome, Status, Task, ToController};
 use crate::api::change::{Run, WriteFile};
 use crate::api::forecast::{Certainty, Forecast, Purpose};
@@ -116,9 +118,17 @@ impl<H: Perform> Session<'_, H> {
                 }
             };
             if proposal.changes.is_empty() {
-                let outcome = Progress::of(&proposal, Vec::new()).end(task, since.elapsed(), Status::Ok, None);
+                let judged = judge_unchanged(task, &proposal);
+                if judged.is_err() && forecast.is_changed() {
+                    break;
+                }
+                let status = if judged.is_ok() { Status::Ok } else { Status::Failed };
+                let outcome = Progress::of(&proposal, Vec::new()).end(task, since.elapsed(), status, judged.err());
                 push(since.elapsed(), What::Ended(Box::new(outcome)));
-                continue;
+                match status {
+                    Status::Ok => continue,
+                    _ => break,
+                }
             }
             pending.insert(task.id);
             let manner = self.manner(task);
@@ -224,7 +234,11 @@ impl<H: Perform> Session<'_, H> {
                     progress.warnings.push("it printed more than 1 MiB: the middle of that is left out of the result".to_owned());
                 }
             }
-            judge(task, ran.as_ref().map(|(run, output)| (*run, output)), &progress.output)?;
+            match &ran {
+                Some((run, output)) => judge(task, Some((*run, output)), &progress.output)?,
+                None if proposal.changes.is_empty() => judge_unchanged(task, proposal)?,
+                None => judge(task, None, &progress.output)?,
+            }
             if !proposal.changes.is_empty() && !proposal.repeating {
                 let proof = self.look(module).map_err(|error| unproved(error, task))?;
                 if !proof.changes.is_empty() {
