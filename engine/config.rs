@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::cli::{self, Forks, Policy};
 use crate::diagnostic::{Diagnostic, Place, Result};
-use crate::inventory::{Defaults, Host, Inventory, Settings, Sources, Variable, Variables, read_variables};
+use crate::inventory::{Defaults, Host, Inventory, LONGEST_TIME, Settings, Sources, Variable, Variables, read_variables};
 use crate::lab;
 use crate::transport::HostKeyPolicy;
 use crate::vault::{Keys, Vault};
@@ -124,10 +124,10 @@ impl Hosts {
             user: connection.user.clone(),
             private_keys: connection.private_key.clone(),
             host_keys: host_keys(connection, environment)?,
-            timeout: Duration::from_secs(match connection.timeout {
-                Some(seconds) => seconds,
-                None => number(environment, "KPLAY_TIMEOUT")?.unwrap_or(15),
-            }),
+            timeout: match connection.timeout {
+                Some(seconds) => time("--timeout", seconds)?,
+                None => time("KPLAY_TIMEOUT", number(environment, "KPLAY_TIMEOUT")?.unwrap_or(15))?,
+            },
             become_user: become_user(connection),
             become_password: connection.ask_become_pass.then(|| crate::vault::ask("password of sudo: ")).transpose()?,
         };
@@ -143,7 +143,7 @@ impl Hosts {
             defaults,
             forks: forks.map(|forks| usize::try_from(forks).unwrap_or(usize::MAX)),
             agent_folder: connection.agent_dir.clone().or_else(|| environment.get("KPLAY_AGENT_DIR").map(PathBuf::from)),
-            inventory_timeout: Duration::from_secs(number(environment, "KPLAY_INVENTORY_TIMEOUT")?.unwrap_or(60)),
+            inventory_timeout: time("KPLAY_INVENTORY_TIMEOUT", number(environment, "KPLAY_INVENTORY_TIMEOUT")?.unwrap_or(60))?,
             vault: Vault::new(vault_keys(hosts.vault_password_file.as_deref(), &hosts.vault_identity, environment)),
             state,
         })
@@ -272,6 +272,13 @@ fn number(environment: &Environment, name: &str) -> Result<Option<u64>> {
         .filter(|number| *number > 0)
         .map(Some)
         .ok_or_else(|| Diagnostic::user(format!("`{name}` has to be a number above 0, not `{text}`")))
+}
+
+/// Returns a number of seconds as a time, which no clock may be too small for.
+fn time(name: &str, seconds: u64) -> Result<Duration> {
+    let time = Duration::from_secs(seconds);
+    let longest = LONGEST_TIME.as_secs();
+    if time <= LONGEST_TIME { Ok(time) } else { Err(Diagnostic::user(format!("`{name}` can be {longest} seconds at most, not {seconds}"))) }
 }
 
 /// Reads `name=text`, `{name: value}` or `@FILE`.

@@ -152,8 +152,10 @@ pub enum Step {
         task: u32,
     },
     /// All tasks that this coroutine has asked for have to be done (it turns to another host, leaves a `pcall`, comes to a
-    /// barrier or to its end).
+    /// barrier).
     NeedsTasks,
+    /// It has asked for all its tasks, which only have to be done.
+    Finishing,
     /// The facts of this host are read, or rendered into a template, before it is connected.
     NeedsFacts {
         /// Whose.

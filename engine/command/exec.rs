@@ -1,6 +1,7 @@
 //! `kplay exec`: one command on many hosts, through the same scheduler as a playbook.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use kplay_modules::agent::wire;
@@ -13,6 +14,7 @@ use crate::cli;
 use crate::config::{Environment, Hosts, Mode};
 use crate::diagnostic::{Diagnostic, Place, Result, exit_code};
 use crate::plan::{Message, PlannedTask, Planner, Play, Step, TaskResult};
+use crate::report;
 use crate::report::event::{Event, Level, Reporter};
 use crate::report::printer::Printer;
 use crate::schedule::{Run, Settings, Supply};
@@ -42,12 +44,22 @@ pub fn run(arguments: &cli::Exec, environment: &Environment, printer: Printer) -
     let reached = planner.plays.iter().flat_map(|play| &play.hosts).filter_map(|host| targets.get(*host));
     let (sessions, run) = contact::sessions(&hosts, Mode::default(), reached)?;
     secrets.add(targets.iter().flat_map(|target| target.become_password.iter().chain(&target.password)));
+    let name_of_run = run.clone();
     let settings = Settings { run, playbook: "exec".to_owned(), check: false, exit_code: false, outputs: None, targets };
     let supply = Supply::new(Arc::new(Blobs::default()), Arc::new(|_, _| Err(Diagnostic::host("a bare command asks for no certificate"))));
-    let mut outputs = Outputs { printer, secrets: secrets.clone() };
+    let events = arguments.output.events.as_deref().map(|path| report::events(path, &secrets, None)).transpose()?;
+    let to_errors = arguments.output.events.as_deref() == Some(Path::new("-"));
+    let mut outputs = Outputs { printer, secrets: secrets.clone(), events, to_errors };
     match Run::new(&mut planner, sessions, supply, &mut outputs, settings).go() {
-        Ok(end) => Ok(end.code),
-        Err(errors) => errors.into_iter().next().map_or(Ok(exit_code::REFUSED), |error| Err(secrets.mask_error(Box::new(error)))),
+        Ok(end) => {
+            let failure = outputs.failure();
+            failure.iter().for_each(|error| printer.error(error));
+            Ok(if failure.is_some() && end.code == exit_code::DONE { exit_code::FAILED } else { end.code })
+        }
+        Err(errors) => {
+            outputs.report(&Event::Refused { run: name_of_run, check: false, errors: errors.clone() });
+            errors.into_iter().next().map_or(Ok(exit_code::REFUSED), |error| Err(secrets.mask_error(Box::new(error))))
+        }
     }
 }
 
@@ -164,6 +176,10 @@ impl Planner for OneCommand {
 struct Outputs {
     printer: Printer,
     secrets: Secrets,
+    /// Where all events go besides.
+    events: Option<Box<dyn Reporter>>,
+    /// Whether events have standard output to themselves.
+    to_errors: bool,
 }
 
 impl Outputs {
@@ -173,7 +189,14 @@ impl Outputs {
 }
 
 impl Reporter for Outputs {
+    fn failure(&self) -> Option<Box<Diagnostic>> {
+        self.events.as_ref()?.failure()
+    }
+
     fn report(&mut self, event: &Event) {
+        if let Some(events) = &mut self.events {
+            events.report(event);
+        }
         match event {
             Event::TaskFinished(task) => {
                 let text = |field: &str| task.output.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -188,8 +211,13 @@ impl Reporter for Outputs {
                         shown.push('\n');
                     }
                 }
-                self.printer.text(&self.secrets.mask(&shown));
-                if let Some(error) = task.error.as_ref().filter(|_| !task.output.contains_key("code")) {
+                let shown = self.secrets.mask(&shown);
+                if self.to_errors {
+                    self.printer.note(&shown);
+                } else {
+                    self.printer.text(&shown);
+                }
+                if let Some(error) = task.error.as_ref().filter(|_| !task.output.get("code").is_some_and(Value::is_number)) {
                     self.error(error);
                 }
             }

@@ -43,15 +43,28 @@ pub fn tasks(planner: &mut dyn Planner, secrets: &Secrets, printer: Printer) -> 
             }
             let failed = match step {
                 Step::Failed(error) => Some(error),
-                Step::NeedsResult { .. } | Step::NeedsFacts { .. } | Step::Gather { .. } => {
-                    text.push_str("    … what follows depends on what the host answers\n");
+                Step::NeedsResult { host: asked, .. } | Step::NeedsFacts { host: asked } | Step::Gather { host: asked } => {
+                    let who = if asked == host { "the host" } else { planner.host_name(asked) };
+                    let _ = writeln!(text, "    … what follows depends on what {who} answers");
+                    None
+                }
+                Step::NeedsTasks => {
+                    text.push_str("    … what follows waits until these tasks are done, and may depend on how they end\n");
+                    None
+                }
+                Step::Once { key, host: other } => {
+                    let _ = writeln!(text, "    … what follows waits for `once(\"{key}\")` of {}", planner.host_name(other));
                     None
                 }
                 Step::Barrier { name } => {
                     let _ = writeln!(text, "    … what follows waits at barrier `{name}`");
                     None
                 }
-                _ => None,
+                Step::ForecastEnded(error) => {
+                    let _ = writeln!(text, "    … what follows cannot be known: {}", error.message);
+                    None
+                }
+                Step::Ended | Step::Finishing => None,
             };
             printer.text(&secrets.mask(&text));
             if let Some(error) = failed {

@@ -7,14 +7,15 @@ use std::time::Duration;
 use super::{contact, list};
 use crate::blobs::Blobs;
 use crate::config::{Instead, Play};
-use crate::diagnostic::{Result, exit_code};
+use crate::diagnostic::{Diagnostic, Result, exit_code};
 use crate::inventory::Inventory;
 use crate::lua::{Options, Program};
 use crate::outputs::Outputs;
 use crate::pki::{Authorities, AuthorityOptions};
 use crate::plan::Planner;
+use crate::report::event::{Event, Reporter as _};
 use crate::report::printer::Printer;
-use crate::report::{Lookup, Reporters};
+use crate::report::{self, Lookup, Reporters};
 use crate::schedule::{Run, Settings, Supply};
 use crate::services::Provided;
 
@@ -23,6 +24,11 @@ const DIFF_LIMIT: u64 = 1 << 20;
 
 /// Runs a playbook, or shows what is in it.
 pub fn run(play: &Play, printer: Printer) -> Result<u8> {
+    let events = play.events.as_deref().filter(|_| play.instead.is_none());
+    perform(play, printer).inspect_err(|error| report::refused(events, play.mode.check, error))
+}
+
+fn perform(play: &Play, printer: Printer) -> Result<u8> {
     let inventory = play.hosts.read(Some(&play.playbook))?;
     inventory.warnings().iter().for_each(|warning| printer.warning(warning));
     let secrets = inventory.secrets().clone();
@@ -35,10 +41,18 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
     let options = options(play, &inventory, dry)?;
     let mut program = Program::load(&play.playbook, options, &inventory, Arc::clone(&blobs), Box::new(services), &secrets)
         .map_err(|error| secrets.mask_error(error))?;
+    if let Some(limit) = play.hosts.limit.as_ref().filter(|_| program.plays().iter().all(|play| play.hosts.is_empty())) {
+        let error = Diagnostic::user(format!("`--limit {limit}` leaves no host of the playbook"));
+        return Err(error.hint("`--list-hosts` without it shows the hosts of each play"));
+    }
     match play.instead {
         Some(Instead::SyntaxCheck) => return Ok(exit_code::DONE),
         Some(Instead::ListHosts) => return Ok(list::hosts(&program, &secrets, printer)),
-        Some(Instead::ListTasks) => return list::tasks(&mut program, &secrets, printer).map_err(|error| secrets.mask_error(error)),
+        Some(Instead::ListTasks) => {
+            let listed = list::tasks(&mut program, &secrets, printer);
+            let listed = listed.and_then(|code| program.never_started().map_or(Ok(code), Err));
+            return listed.map_err(|error| secrets.mask_error(error));
+        }
         None => {}
     }
 
@@ -53,13 +67,19 @@ pub fn run(play: &Play, printer: Printer) -> Result<u8> {
     let supply = Supply::new(blobs, Arc::new(move |wanted, request| authorities.sign(wanted, request)));
     let playbook = play.playbook.display().to_string();
     let outputs = Some(Outputs::new(&play.hosts.state, &run, secrets.clone()));
-    let settings = Settings { run, playbook, outputs, check: play.mode.check, exit_code: play.mode.exit_code, targets };
+    let settings = Settings { run: run.clone(), playbook, outputs, check: play.mode.check, exit_code: play.mode.exit_code, targets };
     match Run::new(&mut program, sessions, supply, &mut reporters, settings).go() {
         Ok(end) => {
             play.hosts.remember_failed(&end.failed);
-            Ok(end.code)
+            let missed = program.never_started().map(|error| (error, exit_code::REFUSED));
+            let unwritten = reporters.failure().map(|error| (error, exit_code::FAILED));
+            Ok(missed.into_iter().chain(unwritten).fold(end.code, |code, (error, worse)| {
+                printer.error(&secrets.mask_error(error));
+                if code == exit_code::DONE { worse } else { code }
+            }))
         }
         Err(refused) => {
+            reporters.report(&Event::Refused { run, check: play.mode.check, errors: refused.clone() });
             refused.into_iter().for_each(|error| printer.error(&secrets.mask_error(Box::new(error))));
             Ok(exit_code::REFUSED)
         }

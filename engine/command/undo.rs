@@ -34,7 +34,9 @@ pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -
     let interrupted = ask(&mut sessions, &chosen, &ToAgent::ListRuns, &mut |answer| undo.hear(answer, &mut reporters));
     if undo.counts.is_empty() && !interrupted {
         let error = Diagnostic::user(format!("no host of the inventory remembers a run `{}`", arguments.run));
-        return Err(error.hint("`kplay runs` lists the runs that hosts remember; each keeps its newest"));
+        let error = error.hint("`kplay runs` lists the runs that hosts remember; each keeps its newest");
+        reporters.report(&Event::Refused { run, check: mode.check, errors: vec![(*error).clone()] });
+        return Err(error);
     }
     let code = undo.code(interrupted, mode);
     reporters.report(&Event::Recap(Recap {
@@ -44,7 +46,13 @@ pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -
         interrupted,
         millis: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     }));
-    Ok(code)
+    match reporters.failure() {
+        Some(error) => {
+            printer.error(&error);
+            Ok(if code == exit_code::DONE { exit_code::FAILED } else { code })
+        }
+        None => Ok(code),
+    }
 }
 
 struct Undo {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use kplay_modules::agent::wire::BecomeMethod;
 use serde_json::Value;
 
-use super::{Host, Inventory};
+use super::{Host, Inventory, LONGEST_TIME};
 use crate::diagnostic::{Diagnostic, Result, nearest};
 use crate::secrets::MASK;
 use crate::transport::{ConnectionKind, HostKeyPolicy, Target};
@@ -186,8 +186,9 @@ impl Reader<'_> {
 
     fn seconds(&self, names: &[&str]) -> Result<Option<Duration>> {
         let Some((name, value)) = self.find(names)? else { return Ok(None) };
-        let seconds = shown(&value).parse().ok().filter(|seconds| *seconds > 0);
-        seconds.map(Duration::from_secs).map(Some).ok_or_else(|| self.wrong(name, format!("`{name}` has to be a number of seconds")))
+        let seconds = shown(&value).parse().ok().filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        let wrong = || self.wrong(name, format!("`{name}` has to be a number of seconds, at most {}", LONGEST_TIME.as_secs()));
+        seconds.filter(|time| *time <= LONGEST_TIME).map(Some).ok_or_else(wrong)
     }
 
     fn port(&self) -> Result<Option<u16>> {
@@ -274,7 +275,7 @@ impl Reader<'_> {
                     "-j" | "proxyjump" if !value.is_empty() => options.jump = Some(value.to_owned()),
                     "stricthostkeychecking" if policy.is_some() => options.host_keys = policy,
                     "userknownhostsfile" if !value.is_empty() => options.known_hosts = Some(home(value)),
-                    "connecttimeout" => options.timeout = value.parse().ok().map(Duration::from_secs),
+                    "connecttimeout" => options.timeout = value.parse().ok().map(|seconds| Duration::from_secs(seconds).min(LONGEST_TIME)),
                     // How connections are kept, encrypted and logged is not what these arguments are needed for.
                     "controlmaster"
                     | "controlpersist"

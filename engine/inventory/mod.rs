@@ -18,6 +18,7 @@ mod vars_files;
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -27,6 +28,9 @@ use crate::secrets::Secrets;
 pub use connection::{Defaults, Settings, boolean};
 pub use source::{Decrypt, Sources};
 pub use variables::{Layer, Owner, Variable, Variables, read_variables};
+
+/// The longest time that anything may be told to take: more than anybody waits, and far less than clocks can hold.
+pub const LONGEST_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// All hosts and groups. Cheap to clone.
 #[derive(Debug, Clone)]

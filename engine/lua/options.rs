@@ -10,6 +10,7 @@ use super::arguments::{Problem, from_serde};
 use super::classes::{Classes, Kind, TASK};
 use super::convert::{ToJson, kind};
 use super::source::{Part, Segment};
+use crate::inventory::LONGEST_TIME;
 
 /// Names of all options.
 pub const NAMES: [&str; 14] = [
@@ -131,8 +132,16 @@ fn finish(given: Given, when: When) -> Result<Options, Problem> {
     if given.r#become == Some(false) && given.become_user.is_some() {
         return Err(Problem::new(at("become_user"), Part::Key, "`become_user` and `become = false` exclude each other"));
     }
-    if !given.delay.is_finite() || given.delay < 0.0 {
-        return Err(Problem::new(at("delay"), Part::Value, "`delay` must be a number of seconds from 0"));
+    let year = LONGEST_TIME.as_secs();
+    if !(0.0..=LONGEST_TIME.as_secs_f64()).contains(&given.delay) {
+        return Err(Problem::new(
+            at("delay"),
+            Part::Value,
+            format!("`delay` must be a number of seconds from 0 to {year}, which is a year"),
+        ));
+    }
+    if given.timeout > year {
+        return Err(Problem::new(at("timeout"), Part::Value, format!("`timeout` must be at most {year} seconds, which is a year")));
     }
     let failed_if = match (condition(given.failed_if.as_ref(), "failed_if")?, &given.ok_codes) {
         (Some(_), Some(_)) => {

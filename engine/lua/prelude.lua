@@ -254,9 +254,16 @@ local function barrier(name)
   wait("barrier", name)
 end
 
+local function run_to_end(f, ...)
+  f(...)
+  while rust.open() do
+    wait("rest")
+  end
+end
+
 -- What runs in a host's coroutine.
 local function main(run, host)
-  local ok, err = raw_xpcall(run_and_flush, rust.explain, run, host)
+  local ok, err = raw_xpcall(run_to_end, rust.explain, run, host)
   return "end", ok, err
 end
 

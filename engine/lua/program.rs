@@ -65,6 +65,18 @@ impl Program {
         Ok(program)
     }
 
+    /// Returns what is wrong when no task has the name that `--start-at-task` gives, so that none was done.
+    pub fn never_started(&self) -> Option<Box<Diagnostic>> {
+        let first = self.shared.options.start_at_task.as_ref()?;
+        let run = self.shared.run.borrow();
+        if !run.started.is_empty() {
+            return None;
+        }
+        let error = Diagnostic::user(format!("no task is called `{first}`, so that none was done"));
+        let error = super::error::suggest(error, first, run.tasks.iter().map(|task| task.name.as_str()));
+        Some(error.hint("`--list-tasks` shows the names of tasks"))
+    }
+
     /// Makes the Lua state with its limits, and fills it.
     pub(super) fn open(
         playbook: &Path,
@@ -142,6 +154,7 @@ impl Program {
         let waiting = match word.as_str() {
             "result" => Waiting::Result(u32::try_from(number()).unwrap_or_default()),
             "tasks" => Waiting::Tasks,
+            "rest" => Waiting::Rest,
             "facts" => Waiting::Facts(number()),
             "gather" => Waiting::Gather(number()),
             "once" => Waiting::Once(text()),
@@ -234,7 +247,7 @@ impl Program {
         match waiting {
             Waiting::Start | Waiting::Barrier(_) => true,
             Waiting::Result(task) => run.tasks.get(*task as usize - 1).is_none_or(|task| task.result.is_some()),
-            Waiting::Tasks => coroutine.open.is_empty(),
+            Waiting::Tasks | Waiting::Rest => coroutine.open.is_empty(),
             Waiting::Facts(host) | Waiting::Gather(host) => run.facts.contains_key(host),
             Waiting::Once(id) => !matches!(run.onces.get(id), Some(Once::Running(_))),
         }
@@ -247,6 +260,7 @@ impl Program {
                 Step::NeedsResult { host, task: *task }
             }
             Waiting::Start | Waiting::Tasks => Step::NeedsTasks,
+            Waiting::Rest => Step::Finishing,
             Waiting::Facts(host) => Step::NeedsFacts { host: *host },
             Waiting::Gather(host) => Step::Gather { host: *host },
             Waiting::Barrier(name) => Step::Barrier { name: name.clone() },
@@ -291,7 +305,7 @@ impl Planner for Program {
         let mut opened = false;
         loop {
             let Some(waiting) = self.waiting(host) else { return Step::Ended };
-            if matches!(waiting, Waiting::Tasks | Waiting::Result(_)) {
+            if matches!(waiting, Waiting::Tasks | Waiting::Rest | Waiting::Result(_)) {
                 match self.finish_deferred(host) {
                     Ok(Some(needed)) => return Step::NeedsFacts { host: needed },
                     Ok(None) => {}

@@ -60,8 +60,10 @@ pub(super) struct Running {
     /// `host.vars`, of the play that is under way.
     pub vars_objects: HashMap<usize, Table>,
     pub facts_objects: HashMap<usize, Table>,
-    /// Hosts that `--start-at-task` has reached.
+    /// Hosts whose part in a play has come to the task of `--start-at-task`.
     pub started: HashSet<usize>,
+    /// Whether an earlier play has come to it, so that all of this one is done.
+    pub started_before: bool,
 }
 
 impl Running {
@@ -69,6 +71,7 @@ impl Running {
     pub fn enter_play(&mut self, play: usize) {
         if self.play != play {
             self.play = play;
+            self.started_before = !self.started.is_empty();
             self.onces.clear();
             self.vars_objects.clear();
         }
@@ -128,6 +131,8 @@ pub(super) enum Waiting {
     Start,
     Result(u32),
     Tasks,
+    /// As `Tasks`, when the playbook has nothing more to ask for.
+    Rest,
     Facts(usize),
     Gather(usize),
     Once(String),

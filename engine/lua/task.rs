@@ -16,6 +16,7 @@ use super::source::{Part, Segment};
 use super::state::{Become, Deferred, PrepareKey, Prepared, RoleFrame, Shared, Task};
 use crate::controller::Preparation;
 use crate::diagnostic::{Diagnostic, Place};
+use crate::inventory::LONGEST_TIME;
 use crate::outputs::Output;
 use crate::plan::{PlannedTask, TaskResult};
 
@@ -95,6 +96,11 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
         return Err(wrong(0, problem));
     }
 
+    if let Some(time) = ["timeout", "interval"].into_iter().find(|time| given.get(*time).is_some_and(is_too_long)) {
+        let message = format!("`{time}` of {what} must be at most {} seconds, which is a year", LONGEST_TIME.as_secs());
+        return Err(wrong(0, Problem::new(vec![Segment::Key(time.to_owned())], Part::Value, message)));
+    }
+
     let place = match frames.first() {
         Some(frame) => shared.sources.call(&frame.file, frame.line, name),
         None => Place::line(&shared.playbook_folder, 0),
@@ -118,7 +124,7 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
             return Err(wrong(1, problem.hint("read it: `when = result.changed`")));
         }
     }
-    let selected = is_selected(&shared.options.tags, &shared.options.skip_tags, &tags) && has_started(shared, host, &task_name);
+    let selected = is_selected(&shared.options.tags, &shared.options.skip_tags, &tags) && has_started(shared, current, &task_name);
     let delay = (options.given.delay * 1000.0).round();
 
     let id = u32::try_from(shared.run.borrow().tasks.len() + 1).map_err(|_| Diagnostic::user("the playbook has too many tasks"))?;
@@ -191,6 +197,11 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
         deferred,
     });
     Ok(id)
+}
+
+/// Returns whether a number of seconds is more than anybody waits, and than clocks can hold.
+fn is_too_long(time: &Value) -> bool {
+    time.as_f64().is_some_and(|seconds| seconds > LONGEST_TIME.as_secs_f64())
 }
 
 /// Returns whether results may stand at this place of the arguments.
@@ -367,23 +378,31 @@ fn tags(shared: &Shared, role: Option<&RoleFrame>, own: &[String]) -> Vec<String
     tags
 }
 
-/// Decides by `--tags` and `--skip-tags` as Ansible does: `always` is done unless skipped, `never` only when asked for.
+/// Decides by `--tags` and `--skip-tags` as Ansible does: `always` is done unless skipped, `never` only when asked for by a tag; `all`,
+/// `tagged` and `untagged` are asked for like tags.
 fn is_selected(wanted: &[String], unwanted: &[String], tags: &[String]) -> bool {
-    let has = |tag: &str| tags.iter().any(|own| own == tag);
-    let asked = wanted.iter().any(|tag| has(tag));
-    let all = wanted.is_empty() || wanted.iter().any(|tag| tag == "all");
-    let chosen = asked || has("always") || all && !has("never") || !tags.is_empty() && wanted.iter().any(|tag| tag == "tagged");
-    chosen && !unwanted.iter().any(|tag| has(tag)) && (asked || !has("never"))
+    let has = |tag: &str| tags.iter().any(|own| own == tag) || tag == "untagged" && tags.is_empty();
+    let names = |list: &[String], word: &str| list.iter().any(|tag| tag == word);
+    let any_of = |list: &[String]| list.iter().any(|tag| has(tag));
+    let tagged = !tags.is_empty();
+    let all = wanted.is_empty() || names(wanted, "all");
+    let chosen = has("always") || any_of(wanted) || !has("never") && (all || tagged && names(wanted, "tagged"));
+    let skipped = if names(unwanted, "all") {
+        !has("always") || names(unwanted, "always")
+    } else {
+        any_of(unwanted) || tagged && names(unwanted, "tagged")
+    };
+    chosen && !skipped
 }
 
-/// Decides by `--start-at-task`.
-fn has_started(shared: &Shared, host: usize, name: &str) -> bool {
+/// Decides by `--start-at-task`: a host's part in the play begins with that task, wherever it and those after it run.
+fn has_started(shared: &Shared, current: usize, name: &str) -> bool {
     let Some(first) = &shared.options.start_at_task else { return true };
     let mut run = shared.run.borrow_mut();
     if first == name {
-        run.started.insert(host);
+        run.started.insert(current);
     }
-    run.started.contains(&host)
+    run.started_before || run.started.contains(&current)
 }
 
 fn become_user(shared: &Shared, role: Option<&RoleFrame>, host: usize, own: &Become) -> Option<String> {

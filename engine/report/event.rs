@@ -114,6 +114,15 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The run was refused before anything was touched.
+    Refused {
+        /// Its name; empty when it had none yet.
+        run: String,
+        /// Whether it was to be a forecast.
+        check: bool,
+        /// Why.
+        errors: Vec<Diagnostic>,
+    },
     /// The run is over.
     Recap(Recap),
 }
@@ -202,4 +211,9 @@ pub struct Counts {
 pub trait Reporter: Send {
     /// Shows or writes one event.
     fn report(&mut self, event: &Event);
+
+    /// Returns why what it writes has become incomplete, if it has.
+    fn failure(&self) -> Option<Box<Diagnostic>> {
+        None
+    }
 }

@@ -5,28 +5,30 @@ use std::io::Write;
 use serde_json::{Map, Value, json};
 
 use super::diff::{Lookup, diff};
-use super::event::{Event, Level, Reporter, TaskFinished};
+use super::event::{Event, Level, Recap, Reporter, TaskFinished};
 use super::summary::summary;
 use crate::diagnostic::{Diagnostic, Place};
 use crate::secrets::Secrets;
 use kplay_modules::agent::wire::ChangeReport;
+use kplay_modules::api::error::plain as reason;
 
 /// Writes one line of JSON an event.
 pub struct JsonLines<W> {
     output: W,
     secrets: Secrets,
     diff: Option<Lookup>,
-    broken: bool,
+    /// Why nothing can be written any more.
+    broken: Option<std::io::Error>,
 }
 
 impl<W: Write + Send> JsonLines<W> {
     /// Creates a report that goes to `output`; with `diff`, changes carry what they do to contents.
     pub fn new(output: W, secrets: Secrets, diff: Option<Lookup>) -> Self {
-        Self { output, secrets, diff, broken: false }
+        Self { output, secrets, diff, broken: None }
     }
 
     fn write(&mut self, plain: &Value) {
-        if self.broken {
+        if self.broken.is_some() {
             return;
         }
         let mut value = plain.clone();
@@ -35,7 +37,19 @@ impl<W: Write + Send> JsonLines<W> {
         let mut line = value.to_string();
         line.push('\n');
         // Flushed at once: who follows the file sees what happens, and a run that is killed leaves whole lines.
-        self.broken = self.output.write_all(line.as_bytes()).and_then(|()| self.output.flush()).is_err();
+        self.broken = self.output.write_all(line.as_bytes()).and_then(|()| self.output.flush()).err();
+    }
+
+    /// Writes the line before the last, and returns the last.
+    fn end(&mut self, recap: &Recap) -> Value {
+        self.write(&json!({
+            "event": "end",
+            "run": recap.run,
+            "check": recap.check,
+            "interrupted": recap.interrupted,
+            "ms": recap.millis,
+        }));
+        json!({ "event": "recap", "hosts": recap.hosts })
     }
 
     fn task(&self, task: &TaskFinished) -> Value {
@@ -106,18 +120,21 @@ impl<W: Write + Send> Reporter for JsonLines<W> {
                 json!({ "event": "message", "host": host, "level": level, "text": text })
             }
             Event::PlayAborted { play, reason } => json!({ "event": "aborted", "play": play, "reason": reason }),
-            Event::Recap(recap) => {
-                self.write(&json!({
-                    "event": "end",
-                    "run": recap.run,
-                    "check": recap.check,
-                    "interrupted": recap.interrupted,
-                    "ms": recap.millis,
-                }));
-                json!({ "event": "recap", "hosts": recap.hosts })
+            Event::Refused { run, check, errors } => {
+                for why in errors {
+                    self.write(&json!({ "event": "refused", "host": why.host, "error": error(why) }));
+                }
+                self.end(&Recap { run: run.clone(), check: *check, ..Recap::default() })
             }
+            Event::Recap(recap) => self.end(recap),
         };
         self.write(&value);
+    }
+
+    fn failure(&self) -> Option<Box<Diagnostic>> {
+        // Whoever read this may have gone; the run goes on.
+        let broken = self.broken.as_ref().filter(|error| error.kind() != std::io::ErrorKind::BrokenPipe)?;
+        Some(Diagnostic::user(format!("cannot write events: {}", reason(broken))))
     }
 }
 

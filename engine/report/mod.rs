@@ -40,11 +40,8 @@ impl Reporters {
         } else {
             Box::new(plain::Plain::new(narrator, std::io::stdout()))
         }];
-        let diff = diff.then_some(lookup);
-        match events {
-            None => {}
-            Some(_) if to_output => reporters.push(Box::new(jsonl::JsonLines::new(std::io::stdout(), secrets.clone(), diff))),
-            Some(path) => reporters.push(Box::new(jsonl::JsonLines::new(create(path)?, secrets.clone(), diff))),
+        if let Some(path) = events {
+            reporters.push(self::events(path, secrets, diff.then_some(lookup))?);
         }
         Ok(Self(reporters))
     }
@@ -55,6 +52,27 @@ impl Reporter for Reporters {
         for reporter in &mut self.0 {
             reporter.report(event);
         }
+    }
+
+    fn failure(&self) -> Option<Box<Diagnostic>> {
+        self.0.iter().find_map(|reporter| reporter.failure())
+    }
+}
+
+/// Creates the report of a run as JSON Lines, in a file or on standard output (`-`).
+pub fn events(path: &Path, secrets: &Secrets, diff: Option<Lookup>) -> Result<Box<dyn Reporter>> {
+    Ok(if path == Path::new("-") {
+        Box::new(jsonl::JsonLines::new(std::io::stdout(), secrets.clone(), diff))
+    } else {
+        Box::new(jsonl::JsonLines::new(create(path)?, secrets.clone(), diff))
+    })
+}
+
+/// Writes, where events are wanted, that a run was refused before it had any other report. That this cannot be written is no news
+/// beside the error itself.
+pub fn refused(path: Option<&Path>, check: bool, error: &Diagnostic) {
+    if let Some(Ok(mut events)) = path.map(|path| events(path, &Secrets::default(), None)) {
+        events.report(&Event::Refused { run: String::new(), check, errors: vec![error.clone()] });
     }
 }
 

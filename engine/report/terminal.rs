@@ -97,7 +97,7 @@ impl Terminal {
                     row.finish_and_clear();
                 }
             }
-            Event::Recap(_) => {
+            Event::Recap(_) | Event::Refused { .. } => {
                 self.rows.values().for_each(ProgressBar::finish_and_clear);
                 self.totals.finish_and_clear();
                 let _ = self.progress.clear();

@@ -130,7 +130,8 @@ impl Narrator {
                 format!("{}\n", self.style.paint(Paint::Bad, &format!("the play {} ends: {reason}", printable(play))))
             }
             Event::Recap(recap) => self.recap(recap),
-            Event::HostConnected { .. } | Event::RequestSent { .. } | Event::TaskStarted { .. } => String::new(),
+            // Who refuses a run says why.
+            Event::HostConnected { .. } | Event::RequestSent { .. } | Event::TaskStarted { .. } | Event::Refused { .. } => String::new(),
         }
     }
 

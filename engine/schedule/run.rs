@@ -118,6 +118,9 @@ impl<'a> Run<'a> {
             hosts: self.hosts.len(),
         };
         self.report(event);
+        if let Some(error) = self.reporter.failure() {
+            return Err(vec![*error]);
+        }
         for (index, play) in plays.into_iter().enumerate() {
             self.play(index, play)?;
             if self.interrupted || self.stopping.is_some() {
@@ -149,7 +152,7 @@ impl<'a> Run<'a> {
                 let hosts = batch.iter().map(|host| self.planner.host_name(*host).to_owned()).collect();
                 self.report(Event::BatchStarted { batch: number + 1, of: batches.len(), hosts });
             }
-            self.batch(&play, &batch);
+            self.batch(&play, &living, &batch);
             if self.interrupted || self.stopping.is_some() {
                 break;
             }
@@ -176,8 +179,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Sends what the batch has planned and goes on until all its hosts are through.
-    fn batch(&mut self, play: &Play, batch: &[HostId]) {
+    /// Sends what the batch has planned and goes on until all its hosts are through. `living` are the hosts that have come to the
+    /// play: those that earlier plays have lost are no failures of this one.
+    fn batch(&mut self, play: &Play, living: &[HostId], batch: &[HostId]) {
         self.released.extend(batch);
         loop {
             self.open_barrier(batch);
@@ -186,7 +190,7 @@ impl<'a> Run<'a> {
             }
             self.say_messages();
             if self.stopping.is_none() {
-                self.stopping = policy::verdict(play, play.hosts.iter().filter(|host| self.host(**host).failed).count());
+                self.stopping = policy::verdict(play, living.len(), living.iter().filter(|host| self.host(**host).failed).count());
             }
             let working = !self.undoing.is_over() || self.hosts.values().any(|host| host.busy);
             let over = batch.iter().all(|host| self.host(*host).is_over());

@@ -1,6 +1,7 @@
 //! The hosts of a run as conversations: connecting them, greeting their agents, passing messages on.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -167,7 +168,9 @@ impl Sessions {
         self.targets.insert(host, Arc::clone(target));
         let (sender, agents, target) = (self.sender.clone(), Arc::clone(&self.agents), Arc::clone(target));
         self.connecting.spawn(move || {
-            let connected = transport::connect(&target, &agents);
+            // Whoever waits for this host has to hear of it, whatever happens here.
+            let connected = catch_unwind(AssertUnwindSafe(|| transport::connect(&target, &agents)))
+                .unwrap_or_else(|_| Err(Diagnostic::internal("kplay itself failed while it connected: see above")));
             // The run may be over already; then nobody waits for this host.
             let _ = sender.send(Signal::Connected(host, connected));
         });
@@ -304,5 +307,21 @@ impl Sessions {
             _ => error,
         };
         Happening::Lost { host, error }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_lost_when_the_thread_that_connects_it_panics() {
+        let agents = Agents::locate(None).unwrap();
+        let greeting = Greeting { run: "r".to_owned(), by: "t".to_owned(), check: true, diff: false };
+        let mut sessions = Sessions::new(agents, greeting, Forks::decide(Some(1), std::iter::empty()).unwrap()).unwrap();
+        // No clock can hold this, which settings refuse.
+        sessions.connect(0, &Arc::new(Target { timeout: Duration::MAX, ..crate::transport::tests::target() }));
+        let Some(Happening::Lost { host: 0, error }) = sessions.next(Duration::from_secs(60)) else { panic!("nothing is heard") };
+        assert!(error.message.contains("kplay itself failed"), "{error}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -58,7 +59,9 @@ impl Supply {
     ) {
         let (signer, outbox) = (Arc::clone(&self.signer), Arc::clone(outbox));
         workers.spawn(move || {
-            let certificate = wanted.and_then(|wanted| signer(&wanted, &request).map_err(|error| error.message));
+            // The host waits for an answer, whatever happens here.
+            let signed = |wanted| catch_unwind(AssertUnwindSafe(|| signer(&wanted, &request).map_err(|error| error.message)));
+            let certificate = wanted.and_then(|wanted| signed(wanted).unwrap_or_else(|_| Err("kplay itself failed at it".to_owned())));
             say(&outbox, host, &ToAgent::Signed { task, certificate });
         });
     }

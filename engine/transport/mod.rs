@@ -164,4 +164,4 @@ pub struct Connected {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

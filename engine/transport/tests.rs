@@ -7,7 +7,7 @@ use kplay_modules::agent::wire::BecomeMethod;
 use super::*;
 
 /// A target that leads nowhere, for tests to change.
-pub(super) fn target() -> Target {
+pub(crate) fn target() -> Target {
     Target {
         name: "test".to_owned(),
         connection: ConnectionKind::Ssh,

@@ -25,6 +25,27 @@ fn a_link_to_what_is_no_text_is_an_error_and_no_end_of_waiting() {
 }
 
 #[test]
+fn a_constant_changed_if_is_known_in_a_forecast() {
+    let body = r#"host:command({ command = "true" }, { changed_if = false })"#;
+    hosts(&["a"]).playbook(&play(body)).args(["--check"]).stdout_has("ok=1  changed=0  failed=0  skipped=0  unknown=0").run();
+}
+
+#[test]
+fn times_that_no_clock_can_hold_are_refused() {
+    for (call, what) in [
+        ("{ command = \"true\" }, { timeout = math.maxinteger }", "`timeout` must be at most 31536000 seconds"),
+        ("{ command = \"true\" }, { retries = 1, delay = 1e30 }", "`delay` must be a number of seconds from 0 to 31536000"),
+        ("{ command = \"true\" }, { retries = 1, delay = math.huge }", "`delay`"),
+        ("{ command = \"true\", timeout = math.maxinteger }", "`timeout` of module `command` must be at most 31536000 seconds"),
+    ] {
+        hosts(&["a"]).playbook(&play(&format!("host:command({call})"))).stderr_has(what).status(1).run();
+    }
+    let endless = u64::MAX.to_string();
+    let kplay = hosts(&["a"]).playbook(&play(r#"host:command({ command = "true" })"#)).args(["--timeout", &endless]);
+    kplay.stderr_has("`--timeout` can be 31536000 seconds at most").status(1).run();
+}
+
+#[test]
 fn a_folder_that_could_not_be_removed_is_whole_again() {
     let kplay = hosts(&["a"]).playbook(&play(r#"host:file({ path = "/folder", state = "absent" })"#));
     let folder = kplay.folder().join("a/folder");

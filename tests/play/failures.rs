@@ -36,6 +36,18 @@ fn a_play_ends_when_its_policy_says_so() {
 }
 
 #[test]
+fn a_play_does_not_end_for_failures_of_those_before_it() {
+    for policy in ["max_failures = 0,", "any_error_stops = true,"] {
+        let play = FAILS_ON_A.replace("POLICY", "")
+            + r#"play { name = "then", hosts = "all", POLICY run = function(host)
+              if host:command({ command = "true" }).changed then host:copy({ dest = "/then", content = "x" }) end
+            end }"#;
+        let ran = hosts(&["a", "b"]).playbook(&play.replace("POLICY", policy)).any_stdout().status(2).run();
+        assert!(ran.path("b/then").exists(), "{policy}: {}", ran.stdout);
+    }
+}
+
+#[test]
 fn an_unreachable_host_counts_as_failed() {
     let kplay = Kplay::new().env("KPLAY_AGENT_DIR", &real_agent_folder().to_string_lossy());
     let root = kplay.folder().join("b");

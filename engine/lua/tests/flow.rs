@@ -165,7 +165,7 @@ fn templates_that_mention_facts_are_rendered_when_they_are_known() {
     assert_eq!(program.resume(0), Step::NeedsFacts { host: 0 });
     assert!(program.take_queue(0).unwrap().is_empty(), "nothing can be sent that is not prepared");
     program.set_facts(0, Facts { hostname: "h".to_owned(), ..Facts::default() });
-    assert_eq!(program.resume(0), Step::NeedsTasks);
+    assert_eq!(program.resume(0), Step::Finishing);
     let tasks = program.take_queue(0).unwrap();
     assert_eq!(tasks[0].blobs, [Digest::of(b"h")]);
     assert_eq!(arguments(&tasks[1])["restart_on"], json!(["/t"]));
@@ -248,6 +248,12 @@ fn tags_choose_tasks_and_the_others_leave_no_trace() {
     assert_eq!(chosen(&["x"], &[]), "a: one, three");
     assert_eq!(chosen(&["y"], &["always"]), "a: two");
     assert_eq!(chosen(&[], &["x"]), "a: three, four");
+    assert_eq!(chosen(&["tagged"], &[]), "a: one, three");
+    assert_eq!(chosen(&["untagged"], &[]), "a: three, four");
+    assert_eq!(chosen(&["all"], &["untagged"]), "a: one, three");
+    assert_eq!(chosen(&["all"], &["tagged"]), "a: four");
+    assert_eq!(chosen(&["y"], &["all"]), "a: three");
+    assert_eq!(chosen(&[], &["all", "always"]), "");
     let mut book = Book::run(body);
     book.options.start_at_task = Some("command three".to_owned());
     assert_eq!(book.log()[0], "a: command three, command four");

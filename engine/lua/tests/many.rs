@@ -27,7 +27,7 @@ fn a_thousand_hosts_are_planned_each_on_its_own() {
         }
     }
     for host in &hosts {
-        assert_eq!(program.resume(*host), Step::NeedsTasks);
+        assert_eq!(program.resume(*host), Step::Finishing);
         let tasks = program.take_queue(*host).unwrap();
         assert_eq!(tasks[0].wire.name, format!("command done {}", program.host_name(*host)));
         program.finish_task(tasks[0].wire.id, unchanged());
