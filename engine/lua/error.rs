@@ -63,22 +63,41 @@ impl Frame {
     }
 }
 
-/// Returns the running functions that stand in files of the user's, innermost first.
+/// Innermost and outermost calls that are told of; to find one, Lua counts from the innermost, so that looking at all of a recursion
+/// without end takes minutes.
+const INNERMOST: usize = 48;
+const OUTERMOST: usize = 16;
+
+/// Returns the running functions that stand in files of the user's, innermost first; of very many, those at both ends.
 pub(super) fn frames(lua: &Lua) -> Vec<Frame> {
-    let mut frames = Vec::new();
-    for level in 0.. {
-        let found = lua.inspect_stack(level, |debug| {
-            let source = debug.source();
-            let file = source.source.as_deref()?.strip_prefix('@')?;
-            let line = u32::try_from(debug.current_line()?).ok()?;
-            Some(Frame { file: PathBuf::from(file), line, short: source.short_src.as_deref().unwrap_or(file).to_owned() })
-        });
-        match found {
-            None => break,
-            Some(frame) => frames.extend(frame),
-        }
+    let depth = depth(lua);
+    let left_out = INNERMOST..depth.saturating_sub(OUTERMOST).max(INNERMOST);
+    (0..depth).filter(|level| !left_out.contains(level)).filter_map(|level| frame(lua, level)).collect()
+}
+
+/// Returns the function that runs at a level, if it stands in a file of the user's.
+fn frame(lua: &Lua, level: usize) -> Option<Frame> {
+    lua.inspect_stack(level, |debug| {
+        let source = debug.source();
+        let file = source.source.as_deref()?.strip_prefix('@')?;
+        let line = u32::try_from(debug.current_line()?).ok()?;
+        Some(Frame { file: PathBuf::from(file), line, short: source.short_src.as_deref().unwrap_or(file).to_owned() })
+    })?
+}
+
+/// Returns how many functions run.
+fn depth(lua: &Lua) -> usize {
+    let runs = |level| lua.inspect_stack(level, |_| ()).is_some();
+    let mut above = 1;
+    while runs(above) {
+        above *= 2;
     }
-    frames
+    let mut below = above / 2;
+    while above - below > 1 {
+        let middle = below + (above - below) / 2;
+        if runs(middle) { below = middle } else { above = middle }
+    }
+    above
 }
 
 /// Returns the places of frames, each once in a row.
@@ -162,7 +181,18 @@ fn from_text(lua: &Lua, sources: &Sources, text: &str) -> Box<Diagnostic> {
         point_at_name(&mut made, sources, message);
         return made;
     }
-    placed(Diagnostic::user(first_line), &frames)
+    placed(Diagnostic::user(of_library(first_line)), &frames)
+}
+
+/// Leaves out of a message where in kplay's own Lua code it was raised, and what things are called there.
+fn of_library(message: &str) -> String {
+    let own = message.strip_prefix("kplay:").and_then(|rest| rest.split_once(": ")).filter(|(line, _)| line.parse::<u32>().is_ok());
+    let Some((_, message)) = own else { return message.to_owned() };
+    let message = message.replace("'raw_", "'");
+    match message.find(" (local '").or_else(|| message.find(" (upvalue '")) {
+        Some(name) => message[..name].to_owned(),
+        None => message,
+    }
 }
 
 /// Lua names the culprit of its own errors in quotes: `(field 'chagned')`.

@@ -89,11 +89,12 @@ impl Sources {
         Some(tokens.place(file, first, last))
     }
 
-    /// Returns where a word stands in a line.
+    /// Returns where a word stands in a line; nothing when it stands there more than once, since either may be meant.
     pub(crate) fn word(&self, file: &Path, line: u32, word: &str) -> Option<Place> {
         let tokens = self.tokens(file)?;
-        let index = tokens.all.iter().position(|token| token.line == line && token.text == word)?;
-        Some(tokens.place(file, index, index))
+        let mut found = (0..tokens.all.len()).filter(|index| tokens.all[*index].line == line && tokens.all[*index].text == word);
+        let index = found.next()?;
+        found.next().is_none().then(|| tokens.place(file, index, index))
     }
 
     fn tokens(&self, file: &Path) -> Option<Rc<Tokens>> {
@@ -363,6 +364,7 @@ end }
         assert_eq!(sources.call(file, 3, "file").column, 0, "a string that looks like the name is no call");
         assert_eq!(shown(sources.field(file, 1, "play", 0, &parse_path("run"), Part::Key)), "1:run");
         assert_eq!(shown(sources.word(file, 3, "name")), "3:name");
+        assert_eq!(shown(sources.word(file, 3, "host")), "nowhere", "it stands there twice");
     }
 
     #[test]

@@ -409,3 +409,25 @@ fn what_cannot_wait_says_so() {
     "#
     );
 }
+
+#[test]
+fn errors_of_the_library_name_nothing_of_its_own() {
+    for (body, message) in [
+        ("string.format(\"%d\", \"x\")", "bad argument #2 to 'format' (number expected, got string)"),
+        ("table.concat({ {} })", "invalid value (table) at index 1 in table for 'concat'"),
+        ("table.concat(nil)", "attempt to get length of a nil value"),
+        ("xpcall(error, 3)", "attempt to call a number value"),
+    ] {
+        let shown = error(body);
+        assert_eq!(shown.lines().next(), Some(format!("error: {message}").as_str()));
+        assert!(shown.contains(" --> play.lua:2"), "{shown}");
+    }
+}
+
+#[test]
+fn recursion_without_end_is_told_at_once() {
+    let since = std::time::Instant::now();
+    let shown = error("local function f(n)\n  return 1 + f(n + 1)\nend\nf(1)");
+    assert!(shown.contains("stack overflow") && shown.contains("called from play.lua:5"), "{shown}");
+    assert!(since.elapsed() < std::time::Duration::from_secs(20), "{:?}", since.elapsed());
+}
