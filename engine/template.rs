@@ -194,7 +194,11 @@ fn hint_for(expression: &str, scope: &Scope) -> Option<String> {
     let (parent, name) = expression.rsplit_once('.').map_or((None, expression), |(parent, name)| (Some(parent), name));
     let siblings = match parent {
         None => scope.names(),
-        Some(parent) => scope.resolve(parent)?.try_iter().ok()?.map(|key| key.to_string()).collect(),
+        // Lists and strings have parts, too, but no fields.
+        Some(parent) => {
+            let parent = scope.resolve(parent).filter(|parent| parent.kind() == ValueKind::Map)?;
+            parent.try_iter().ok()?.map(|key| key.to_string()).collect()
+        }
     };
     let near = nearest(name, siblings.iter().map(String::as_str))?;
     let shown = parent.map_or_else(|| near.to_owned(), |parent| format!("{parent}.{near}"));

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use kplay_modules::api::error::plain;
@@ -18,6 +20,9 @@ use crate::yaml;
 
 /// Endings of files that a folder of inventories may hold for other purposes.
 const IGNORED: [&str; 12] = [".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry"];
+
+/// How long a pipe is read on whose program has ended.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// What to read.
 pub struct Sources<'d> {
@@ -193,8 +198,7 @@ fn run(program: &Path, arguments: &[&str], timeout: Duration) -> Result<String> 
             Err(error) => return Err(Diagnostic::user(format!("the inventory program was lost: {}", plain(&error))).at(here())),
         }
     };
-    let collect = |reader: Option<std::thread::JoinHandle<Vec<u8>>>| reader.and_then(|reader| reader.join().ok()).unwrap_or_default();
-    let (stdout, stderr) = (collect(stdout), collect(stderr));
+    let (stdout, stderr) = (stdout.map(Drain::end).unwrap_or_default(), stderr.map(Drain::end).unwrap_or_default());
     if !status.success() {
         let lines: Vec<_> = String::from_utf8_lossy(&stderr).lines().take(20).map(str::to_owned).collect();
         return Err(Diagnostic::user(format!("the inventory program failed with {status}")).at(here()).details(lines));
@@ -202,10 +206,30 @@ fn run(program: &Path, arguments: &[&str], timeout: Duration) -> Result<String> 
     String::from_utf8(stdout).map_err(|_| Diagnostic::user("the inventory program printed something that is not UTF-8").at(here()))
 }
 
-fn drain(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+/// What comes out of a pipe, read on a thread.
+struct Drain {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    ended: Receiver<()>,
+}
+
+impl Drain {
+    /// Returns what has come. Who still holds the pipe when the program is gone was left behind by it, and is not waited for.
+    fn end(self) -> Vec<u8> {
+        let _ = self.ended.recv_timeout(LINGER);
+        std::mem::take(&mut *self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn drain(mut pipe: impl Read + Send + 'static) -> Drain {
+    let bytes = Arc::<Mutex<Vec<u8>>>::default();
+    let (done, ended) = channel();
+    let come = Arc::clone(&bytes);
     std::thread::spawn(move || {
-        let mut bytes = Vec::new();
-        let _ = pipe.read_to_end(&mut bytes);
-        bytes
-    })
+        let mut part = [0; 8192];
+        while let Ok(length @ 1..) = pipe.read(&mut part) {
+            come.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&part[..length]);
+        }
+        let _ = done.send(());
+    });
+    Drain { bytes, ended }
 }

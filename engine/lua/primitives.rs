@@ -144,6 +144,10 @@ pub(super) fn table(lua: &Lua, shared: &Rc<Shared>) -> mlua::Result<Table> {
         Ok(())
     })?;
     functions.add("check_barrier", |lua, shared, name: LuaValue| match name {
+        LuaValue::String(_) if in_once(shared) => {
+            let error = Diagnostic::user("`barrier` is called inside `once`: the other hosts wait for that, and would never come to it");
+            refuse(lua, shared, error.hint("call it before or after `once`"))
+        }
         LuaValue::String(_) if shared.run.borrow().current.is_some() => Ok(()),
         LuaValue::String(_) => refuse(lua, shared, Diagnostic::user("`barrier` is called outside of a play")),
         other => refuse(lua, shared, Diagnostic::user(format!("`barrier` takes a name, not {}", kind(&other)))),
@@ -211,6 +215,12 @@ pub(super) fn names_of(table: &Table) -> Vec<String> {
     });
     names.sort_unstable();
     names
+}
+
+/// Returns whether the function of a `once` is under way in the host's coroutine that runs.
+fn in_once(shared: &Shared) -> bool {
+    let run = shared.run.borrow();
+    run.onces.values().any(|once| matches!(once, Once::Running(host) if Some(*host) == run.current))
 }
 
 fn is_open(shared: &Shared) -> bool {

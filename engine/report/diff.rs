@@ -97,6 +97,9 @@ fn file(write: &WriteFile, report: &ChangeReport, lookup: &Lookup) -> Vec<Line> 
 
 /// Compares two texts. Keys and certificates in them are replaced by what identifies them.
 fn contents(name: &str, absent: bool, before: &[u8], after: &[u8]) -> Vec<Line> {
+    if before == after {
+        return vec![note("the file is empty")];
+    }
     let text = |bytes: &[u8]| pem::described(&String::from_utf8_lossy(bytes));
     let (before, after) = (text(before), text(after));
     if before == after {

@@ -147,7 +147,7 @@ impl Narrator {
         let role = task.role.as_ref().map(|role| self.style.paint(Paint::Dim, &format!("  [{role}]"))).unwrap_or_default();
         let because = task.because.as_ref().map(|because| printable(because));
         let verbose = self.style.verbose > 0;
-        let mut changes = self.changes(&task.changes, task.sensitive);
+        let mut changes = self.changes(&task.changes, task.sensitive, task.module == "undo");
         let before = if task.error.is_none() && !verbose { self.told_before(task, &changes) } else { None };
         let before = before.map_or_else(String::new, |host| {
             changes.clear();
@@ -206,11 +206,16 @@ impl Narrator {
         self.style.paint(Paint::Doubt, &format!("  ({word}{because})"))
     }
 
-    fn changes(&self, changes: &[ChangeReport], sensitive: bool) -> String {
+    fn changes(&self, changes: &[ChangeReport], sensitive: bool, undo: bool) -> String {
         let mut text = String::new();
         let shown = if self.style.verbose > 0 { changes.len() } else { CHANGES };
         for report in changes.iter().take(shown) {
-            let _ = writeln!(text, "    {}", printable(&summary(&report.change, &self.secrets).text));
+            let mut what = summary(&report.change, &self.secrets).text;
+            // What an undo makes has been there before.
+            if let Some(made) = what.strip_prefix("create ").or_else(|| what.strip_prefix("make ")).filter(|_| undo) {
+                what = format!("restore {made}");
+            }
+            let _ = writeln!(text, "    {}", printable(&what));
             if !self.style.diff {
                 continue;
             }

@@ -67,6 +67,7 @@ fn what_has_no_obvious_form_is_refused() {
 fn an_undefined_name_is_placed_and_the_nearest_is_named() {
     assert_eq!(render("a\n{{ nmae }}"), "error: `nmae` is undefined at 2:4+4 (did you mean `name`?)");
     assert_eq!(render("{{ svc.nam }}"), "error: `svc.nam` is undefined at 1:4+7 (did you mean `svc.name`?)");
+    assert_eq!(render("{{ name.n }}"), "error: `name.n` is undefined at 1:4+6");
     assert_eq!(render("{% if prot %}{% endif %}"), "error: `prot` is undefined at 1:7+4 (did you mean `port`?)");
     assert_eq!(render("{{ nothing | default('x') }}"), "x");
     assert_eq!(render("{% if nothing is defined %}{% endif %}"), "");

@@ -58,6 +58,13 @@ fn a_program_is_asked_and_must_answer_in_time() {
         )
         .status(1)
         .run();
+    let session = session
+        .then()
+        .program("parent", "#!/bin/sh\nsleep 60 &\necho '{\"web\": {\"hosts\": [\"w1\"]}}'\n")
+        .args(["inventory", "-i", "parent", "--graph", "web"])
+        .env("KPLAY_INVENTORY_TIMEOUT", "20")
+        .stdout("@web:\n  |--w1\n")
+        .run();
     session
         .then()
         .program("talkative", "#!/bin/sh\necho hello\n")

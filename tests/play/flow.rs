@@ -58,6 +58,16 @@ fn a_run_is_taken_back() {
     let run = events.split("\"run\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
     let undone = applied.then().args(["undo", &run]).stdout_has("changed=1").run();
     assert!(!undone.path("a/motd").exists());
+    // What has been removed is restored; of an empty file there is nothing to show.
+    let absent = r#"play { hosts = "all", run = function(host) host:file({ path = "/empty", state = "absent" }) end }"#;
+    std::fs::write(undone.path("a/empty"), "").unwrap();
+    let agents = real_agent_folder();
+    let kplay = undone.then().file("play.lua", absent).args(["play.lua", "--events", "events.jsonl"]);
+    let removed = kplay.env("KPLAY_AGENT_DIR", &agents.to_string_lossy()).any_stdout().run();
+    let events = removed.text("events.jsonl");
+    let run = events.split("\"run\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap().to_owned();
+    let undo = removed.then().args(["undo", &run, "--diff"]).env("KPLAY_AGENT_DIR", &agents.to_string_lossy());
+    let undone = undo.stdout_has("    restore /empty (0 B, mode 0644)\n      the file is empty\n").run();
     undone.then().args(["runs"]).stdout_has("undone").run();
 }
 

@@ -425,6 +425,18 @@ fn errors_of_the_library_name_nothing_of_its_own() {
 }
 
 #[test]
+fn a_barrier_inside_once_is_refused() {
+    insta::assert_snapshot!(error("  once(\"k\", function() barrier(\"b\") end)"), @r#"
+    error: `barrier` is called inside `once`: the other hosts wait for that, and would never come to it
+     --> play.lua:2
+      |
+    2 |   once("k", function() barrier("b") end)
+      = host: a
+      = hint: call it before or after `once`
+    "#);
+}
+
+#[test]
 fn recursion_without_end_is_told_at_once() {
     let since = std::time::Instant::now();
     let shown = error("local function f(n)\n  return 1 + f(n + 1)\nend\nf(1)");
