@@ -212,6 +212,10 @@ pub fn missing_parents(host: &dyn Inspect, path: &Path, make: bool, argument: &s
         }
     }
     match missing.first() {
+        Some(_) if !make && missing.contains(&Path::new("/")) => {
+            let message = "the folder that stands for this host, `root` in the inventory, is not there";
+            Err(ModuleError::host(message).hint("make it on that machine, or add `parents = true`"))
+        }
         Some(folder) if !make => Err(ModuleError::host(format!("there is no directory `{}`", folder.display()))
             .at(argument)
             .hint("make it with the `file` module, or add `parents = true`")),

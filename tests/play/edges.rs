@@ -25,6 +25,13 @@ fn a_link_to_what_is_no_text_is_an_error_and_no_end_of_waiting() {
 }
 
 #[test]
+fn a_root_that_is_not_there_is_said_to_be_missing() {
+    let kplay = hosts(&["a"]).playbook(&play(r#"host:file({ path = "/x", state = "directory" })"#));
+    std::fs::remove_dir(kplay.folder().join("a")).unwrap();
+    kplay.stdout_has("the folder that stands for this host, `root` in the inventory, is not there").status(2).run();
+}
+
+#[test]
 fn a_constant_changed_if_is_known_in_a_forecast() {
     let body = r#"host:command({ command = "true" }, { changed_if = false })"#;
     hosts(&["a"]).playbook(&play(body)).args(["--check"]).stdout_has("ok=1  changed=0  failed=0  skipped=0  unknown=0").run();
