@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::api::change::GroupSpec;
 #[cfg(test)]
 use crate::api::conformance::Example;
+use crate::api::inspect::primary_members;
 use crate::api::{Change, Controller, Footprint, Inspect, Module, ModuleError, Owner, Proposal};
 
 /// Arguments of `group`.
@@ -66,6 +67,13 @@ impl Module for Group {
             && let Some(other) = host.group(&gid.to_string())?.filter(|other| other.name != self.name && other.id == Owner::Id(gid))
         {
             return Err(ModuleError::host(format!("the number {gid} belongs to the group `{}`", other.name)).at("gid"));
+        }
+        if let (State::Absent, Some(group)) = (self.state, &now)
+            && let Some(user) = primary_members(host, &group.id)?.first()
+        {
+            return Err(ModuleError::host(format!("`{}` is the primary group of the user `{user}`", self.name))
+                .at("name")
+                .hint("give that user another `group`, or remove it first, with the `user` module"));
         }
         let differs = match (&now, &after) {
             (None, None) => false,
@@ -136,6 +144,13 @@ mod tests {
         let host = Fake::new().group("app", 1000).group("other", 1001);
         let error = module(json!({ "name": "app", "gid": 1001 })).unwrap().check(&host).unwrap_err();
         assert_eq!(error.message, "the number 1001 belongs to the group `other`");
+    }
+
+    #[test]
+    fn a_primary_group_stays() {
+        let host = Fake::new().user("eve", 1000).file("/etc/passwd", "root:x:0:0::/:/bin/sh\neve:x:1000:1000::/home/eve:/bin/sh\n");
+        let error = module(json!({ "name": "eve", "state": "absent" })).unwrap().check(&host).unwrap_err();
+        assert_eq!(error.message, "`eve` is the primary group of the user `eve`");
     }
 
     #[test]

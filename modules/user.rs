@@ -15,7 +15,7 @@
 //!
 //! Results: `uid` and `home`, null as long as the user is yet to be made.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,12 +24,9 @@ use serde_json::Value;
 use crate::api::change::UserSpec;
 #[cfg(test)]
 use crate::api::conformance::Example;
-use crate::api::inspect::UserEntry;
+use crate::api::inspect::{GroupEntry, UserEntry};
 use crate::api::{Change, Controller, Footprint, Inspect, Module, ModuleError, OneOrMany, Owner, Proposal, place};
 use crate::group::{State, check_name};
-
-/// Where password hashes are.
-const SHADOW: &str = "/etc/shadow";
 
 /// Arguments of `user`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -167,10 +164,13 @@ impl User {
             comment: self.comment.clone(),
             system: self.system,
             create_home: self.create_home.unwrap_or(!self.system),
+            // Without a password it is locked from the beginning.
             password_hash: match (self.lock, &self.password_hash) {
                 (Some(true), Some(hash)) => Some(locked(hash)),
+                (Some(false), hash) => Some(self.unlocked(hash.as_deref().unwrap_or_default())?),
                 (_, hash) => hash.clone(),
             },
+            aging: None,
         })
     }
 
@@ -181,7 +181,7 @@ impl User {
             self.check_number(host)?;
         }
         let group = match &self.group {
-            Some(name) if check_group(host, name, "group")?.is_none_or(|id| id != user.group) => Some(name.clone()),
+            Some(name) if check_group(host, name, "group")?.is_none_or(|group| group.id != user.group) => Some(name.clone()),
             _ => None,
         };
         let home = self.home.clone().filter(|home| *home != user.home);
@@ -195,17 +195,19 @@ impl User {
             comment: self.comment.clone().filter(|comment| *comment != user.comment),
             system: false,
             create_home,
-            password_hash: self.changed_password(host, user)?,
+            password_hash: self.changed_password(user)?,
+            aging: None,
         })
     }
 
     /// Returns all supplementary groups that the user shall be in, sorted.
     fn wanted_groups(&self, host: &dyn Inspect, now: &[String]) -> Result<Option<Vec<String>>, ModuleError> {
         let Some(named) = &self.groups else { return Ok(None) };
+        let mut groups = Vec::with_capacity(named.0.len());
         for name in &named.0 {
-            check_group(host, name, "groups")?;
+            // A number stands for the group that has it.
+            groups.push(check_group(host, name, "groups")?.map_or_else(|| name.clone(), |group| group.name));
         }
-        let mut groups = named.0.clone();
         if self.append {
             groups.extend_from_slice(now);
         }
@@ -215,26 +217,30 @@ impl User {
     }
 
     /// Returns the hash to set, when the present one differs or is not locked as it shall be.
-    fn changed_password(&self, host: &dyn Inspect, user: &UserEntry) -> Result<Option<String>, ModuleError> {
-        if self.password_hash.is_none() && self.lock.is_none_or(|lock| lock == user.locked) {
+    fn changed_password(&self, user: &UserEntry) -> Result<Option<String>, ModuleError> {
+        if self.password_hash.is_none() && self.lock.is_none_or(|lock| lock == user.locked()) {
             return Ok(None);
         }
-        let now = password_hash(host, &user.name)?.unwrap_or_default();
-        let bare = |hash: &str| hash.trim_start_matches('!').to_owned();
+        let now = user.password.clone().unwrap_or_default();
         let wanted = self.password_hash.clone().unwrap_or_else(|| now.clone());
         let wanted = match self.lock {
             Some(true) => locked(&wanted),
-            Some(false) if bare(&wanted).is_empty() || bare(&wanted) == "*" => {
-                return Err(ModuleError::host(format!("the user `{}` has no password that could be unlocked", user.name))
-                    .at("lock")
-                    .hint("give a `password_hash`"));
-            }
-            Some(false) => bare(&wanted),
+            Some(false) => self.unlocked(&wanted)?,
             // A lock that nobody spoke of stays.
             None if now.starts_with('!') && bare(&now) == wanted => now.clone(),
             None => wanted,
         };
         Ok(Some(wanted).filter(|wanted| *wanted != now))
+    }
+
+    /// Returns a hash without its lock; there has to be one.
+    fn unlocked(&self, hash: &str) -> Result<String, ModuleError> {
+        match bare(hash) {
+            "" | "*" => Err(ModuleError::host(format!("the user `{}` has no password that could be unlocked", self.name))
+                .at("lock")
+                .hint("give a `password_hash`")),
+            hash => Ok(hash.to_owned()),
+        }
     }
 
     fn check_number(&self, host: &dyn Inspect) -> Result<(), ModuleError> {
@@ -264,29 +270,24 @@ fn described(host: &dyn Inspect, user: &UserEntry) -> Result<UserSpec, ModuleErr
         comment: Some(user.comment.clone()),
         system: false,
         create_home: false,
-        password_hash: password_hash(host, &user.name)?,
+        password_hash: user.password.clone(),
+        aging: None,
     })
 }
 
-/// Returns a user's password hash; `None` where it cannot be read or the user has no line.
-fn password_hash(host: &dyn Inspect, name: &str) -> Result<Option<String>, ModuleError> {
-    if host.target(Path::new(SHADOW))?.is_none() {
-        return Ok(None);
-    }
-    let Ok(content) = host.read(Path::new(SHADOW), place::TEXT_LIMIT) else { return Ok(None) };
-    let text = String::from_utf8_lossy(&content);
-    let line = text.lines().find(|line| line.split(':').next() == Some(name));
-    Ok(line.and_then(|line| line.split(':').nth(1)).map(str::to_owned))
+/// Returns a hash without a lock.
+fn bare(hash: &str) -> &str {
+    hash.trim_start_matches('!')
 }
 
 fn locked(hash: &str) -> String {
     if hash.starts_with('!') { hash.to_owned() } else { format!("!{hash}") }
 }
 
-/// Makes sure that a group exists; returns its number when it has one already.
-fn check_group(host: &dyn Inspect, name: &str, argument: &str) -> Result<Option<Owner>, ModuleError> {
+/// Makes sure that a group exists; returns it when it does already.
+fn check_group(host: &dyn Inspect, name: &str, argument: &str) -> Result<Option<GroupEntry>, ModuleError> {
     match host.group(name)? {
-        Some(group) => Ok(Some(group.id)),
+        Some(group) => Ok(Some(group)),
         None if host.may_come(&format!("group `{name}`")) => Ok(None),
         None => Err(ModuleError::host(format!("there is no group `{name}` on this host"))
             .at(argument)

@@ -296,6 +296,9 @@ pub struct UserSpec {
     pub create_home: bool,
     /// Password hash as crypt(3) makes it; never shown.
     pub password_hash: Option<String>,
+    /// When the password was changed and how it ages: the fields of `/etc/shadow` behind the hash. Only undo sets them.
+    #[serde(default)]
+    pub aging: Option<String>,
 }
 
 /// A group as it shall be.

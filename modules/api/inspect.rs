@@ -103,8 +103,15 @@ pub struct UserEntry {
     pub shell: String,
     /// Names of the groups that list the user as a member, sorted.
     pub groups: Vec<String>,
-    /// Whether the password is locked (`!` or `*` at its head, or unreadable).
-    pub locked: bool,
+    /// Password hash as the host has it, lock included; `None` where it cannot be read.
+    pub password: Option<String>,
+}
+
+impl UserEntry {
+    /// Returns whether logging in by password is forbidden, as far as that can be seen: `!` or `*` at the head of the hash.
+    pub fn locked(&self) -> bool {
+        self.password.as_ref().is_none_or(|hash| hash.starts_with(['!', '*']))
+    }
 }
 
 /// A line of the group database.
@@ -294,6 +301,30 @@ pub fn group_id(host: &dyn Inspect, name: &str) -> Result<Owner, ModuleError> {
                 .hint("create it first with the `group` module")),
         },
     }
+}
+
+/// Returns the users whose primary group has this number, by their names.
+pub fn primary_members(host: &dyn Inspect, group: &Owner) -> Result<Vec<String>, ModuleError> {
+    let path = Path::new("/etc/passwd");
+    if host.target(path)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let text = host.read(path, super::place::TEXT_LIMIT)?;
+    let mut found = Vec::new();
+    for name in String::from_utf8_lossy(&text).lines().filter_map(|line| line.split(':').next()) {
+        // The file tells who there is; earlier tasks may have moved them.
+        if host.user(name)?.is_some_and(|user| user.name == name && user.group == *group) {
+            found.push(name.to_owned());
+        }
+    }
+    Ok(found)
+}
+
+/// Returns whether the group of a user's name goes with the user, as userdel has it: it is the primary one, and nobody else's.
+pub fn goes_along(host: &dyn Inspect, user: &UserEntry) -> Result<bool, ModuleError> {
+    let Some(group) = host.group(&user.name)?.filter(|group| group.name == user.name && group.id == user.group) else { return Ok(false) };
+    let others = |names: &[String]| names.iter().any(|name| *name != user.name);
+    Ok(!others(&group.members) && !others(&primary_members(host, &group.id)?))
 }
 
 /// Reads the number of a user or group; the highest one means "leave it as it is" to the kernel, and nobody has it.

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use super::change::{Change, GroupSpec, MemberKind, Packages, Record, UnitAction, UserSpec, WriteFile};
 use super::error::ModuleError;
-use super::inspect::{Inspect, UserEntry};
+use super::inspect::{Inspect, UserEntry, goes_along};
 use super::perform::Irreversible;
-use super::types::{Attributes, Content, Entry, EntryKind};
+use super::types::{Attributes, Content, Entry, EntryKind, Owner};
 
 /// Keeps the content of a file that is about to be replaced, and returns how to get it back.
 pub type Keep<'a> = &'a mut dyn FnMut(&Path) -> Result<Content, ModuleError>;
@@ -123,7 +123,7 @@ fn remove(path: &Path, kind: EntryKind, attributes: &Attributes) -> Change {
 
 /// Stands for an entry that does not exist yet when its removal is written down.
 fn nothing_known(kind: EntryKind) -> Entry {
-    let attributes = Attributes { mode: 0o644, owner: super::types::Owner::Id(0), group: super::types::Owner::Id(0) };
+    let attributes = Attributes { mode: 0o644, owner: Owner::Id(0), group: Owner::Id(0) };
     Entry { kind, attributes, size: 0, mtime: 0, ctime: 0 }
 }
 
@@ -188,12 +188,14 @@ fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_
         Some(user) => Some(spec_of(host, user)?),
         None => None,
     };
-    // A group of the user's own goes with the user, and is made with it again.
-    if let (None, Some(spec)) = (after, &mut before)
-        && spec.group.as_deref() == Some(name)
-    {
-        spec.group = None;
-    }
+    // A group of the user's own goes with the user; it comes back first, with its number.
+    let own_group = match (&now, after) {
+        (Some(user), None) if goes_along(host, user).map_err(|error| Irreversible(error.message))? => {
+            let group = GroupSpec { gid: number(&user.group), system: false };
+            Some(Change::Group { name: name.to_owned(), before: None, after: Some(group) })
+        }
+        _ => None,
+    };
     // What the change leaves alone may change by others until it is taken back.
     if let (Some(after), Some(spec)) = (after, &mut before) {
         spec.uid = spec.uid.filter(|_| after.uid.is_some());
@@ -211,15 +213,12 @@ fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_
         Some(home) => look(host, &home)?.is_none(),
         None => false,
     };
-    Ok(vec![Change::User { name: name.to_owned(), before: after.cloned(), after: before, remove_home }])
+    let back = Change::User { name: name.to_owned(), before: after.cloned(), after: before, remove_home };
+    Ok(own_group.into_iter().chain([back]).collect())
 }
 
 /// Returns a user as it is, as a specification; the password hash is not known to a check and is left as it is.
 fn spec_of(host: &dyn Inspect, user: &UserEntry) -> Result<UserSpec, Irreversible> {
-    let number = |owner: &super::types::Owner| match owner {
-        super::types::Owner::Id(id) => Some(*id),
-        super::types::Owner::Named(_) => None,
-    };
     let group = match number(&user.group) {
         Some(gid) => host.group(&gid.to_string()).map_err(|error| Irreversible(error.message))?.map(|group| group.name),
         None => None,
@@ -234,14 +233,18 @@ fn spec_of(host: &dyn Inspect, user: &UserEntry) -> Result<UserSpec, Irreversibl
         system: false,
         create_home: false,
         password_hash: None,
+        aging: None,
     })
 }
 
+fn number(owner: &Owner) -> Option<u32> {
+    match owner {
+        Owner::Id(id) => Some(*id),
+        Owner::Named(_) => None,
+    }
+}
+
 fn invert_group(host: &dyn Inspect, name: &str, after: Option<&GroupSpec>) -> Result<Vec<Change>, Irreversible> {
-    let number = |owner: super::types::Owner| match owner {
-        super::types::Owner::Id(id) => Some(id),
-        super::types::Owner::Named(_) => None,
-    };
     let now = host.group(name).map_err(|error| Irreversible(error.message))?;
     let members = now.iter().filter(|_| after.is_none()).flat_map(|group| group.members.clone());
     let mut joining = Vec::new();
@@ -251,7 +254,7 @@ fn invert_group(host: &dyn Inspect, name: &str, after: Option<&GroupSpec>) -> Re
         let groups = UserSpec { groups: Some(user.groups), ..UserSpec::default() };
         joining.push(Change::User { name: member, before: Some(UserSpec::default()), after: Some(groups), remove_home: false });
     }
-    let before = now.map(|group| GroupSpec { gid: number(group.id), system: false });
+    let before = now.map(|group| GroupSpec { gid: number(&group.id), system: false });
     let mut inverse = vec![Change::Group { name: name.to_owned(), before: after.and_then(|spec| spec.gid), after: before }];
     inverse.extend(joining);
     Ok(inverse)

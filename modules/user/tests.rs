@@ -31,7 +31,7 @@ fn host() -> Fake {
 }
 
 fn with_shadow(hash: &str) -> Fake {
-    host().file("/etc/shadow", format!("root:*:19000:0:99999:7:::\nbob:{hash}:19000:0:99999:7:::\n"))
+    host().password("bob", hash)
 }
 
 fn module(arguments: Value) -> Result<Box<dyn AnyModule>, ModuleError> {
@@ -76,6 +76,8 @@ fn groups_are_exact_unless_appended() {
     assert_eq!(groups(json!({ "name": "bob", "groups": ["adm"], "append": true })).unwrap(), ["adm", "ops"]);
     assert_eq!(groups(json!({ "name": "bob", "groups": ["ops"], "append": true })), None);
     assert_eq!(groups(json!({ "name": "bob", "groups": {} })).unwrap(), [""; 0]);
+    assert_eq!(groups(json!({ "name": "bob", "groups": ["500"] })), None, "a number stands for its group");
+    assert_eq!(groups(json!({ "name": "bob", "groups": ["4"] })).unwrap(), ["adm"]);
 }
 
 #[test]
@@ -84,7 +86,6 @@ fn password_hashes_are_compared_and_locks_kept() {
         let mut all = json!({ "name": "bob" });
         all.as_object_mut().unwrap().extend(arguments.as_object().unwrap().clone());
         let host = with_shadow(now);
-        // The host in memory takes nobody for locked; the file says otherwise.
         wanted(all, &host).and_then(|spec| spec.password_hash)
     };
     assert_eq!(set(json!({ "password_hash": "$6$a" }), "$6$a"), None);
@@ -99,12 +100,15 @@ fn password_hashes_are_compared_and_locks_kept() {
         wanted(json!({ "name": "new", "password_hash": "$6$a", "lock": true }), &host()).unwrap().password_hash.as_deref(),
         Some("!$6$a")
     );
+    let unlocked = wanted(json!({ "name": "new", "password_hash": "!$6$a", "lock": false }), &host()).unwrap();
+    assert_eq!(unlocked.password_hash.as_deref(), Some("$6$a"));
 }
 
 #[test]
 fn what_the_host_lacks_or_has_taken_is_said() {
     let said = |arguments: Value| module(arguments).unwrap().check(&host()).unwrap_err().message;
     assert_eq!(said(json!({ "name": "bob", "uid": 1001 })), "the number 1001 belongs to the user `eve`");
+    assert_eq!(said(json!({ "name": "new", "lock": false })), "the user `new` has no password that could be unlocked");
     assert_eq!(said(json!({ "name": "new", "uid": 0 })), "the number 0 belongs to the user `root`");
     assert_eq!(said(json!({ "name": "bob", "groups": ["none"] })), "there is no group `none` on this host");
     assert_eq!(said(json!({ "name": "new", "group": "none" })), "there is no group `none` on this host");

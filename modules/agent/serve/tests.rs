@@ -109,7 +109,7 @@ fn comparable(change: &Change) -> Value {
     fn strip(value: &mut Value) {
         match value {
             Value::Object(map) => {
-                for key in ["mtime", "ctime", "owner", "group", "reason"] {
+                for key in ["mtime", "ctime", "owner", "group", "uid", "reason"] {
                     map.remove(key);
                 }
                 map.values_mut().for_each(strip);
@@ -117,6 +117,10 @@ fn comparable(change: &Change) -> Value {
             Value::Array(items) => items.iter_mut().for_each(strip),
             _ => {}
         }
+    }
+    let mut change = change.clone();
+    if let Change::Group { before, .. } = &mut change {
+        *before = None;
     }
     let mut value = serde_json::to_value(change).unwrap();
     strip(&mut value);
@@ -178,6 +182,8 @@ fn host() -> Fake {
         .file("/usr/bin/systemd-analyze", "program")
         .command("systemd-analyze", done())
         .user("bob", 1000)
+        .directory("/home/bob")
+        .group("ops", 2000)
         .unit("cron", |unit| (unit.active_state, unit.unit_file_state) = ("active".into(), "enabled".into()))
         .command("true", done())
         .command_that("make", done(), |host| host.directory("/srv/made").file("/srv/made/result", "made").file("/srv/made/more", "by make"))
@@ -190,6 +196,26 @@ fn host() -> Fake {
 }
 
 const UNIT: &str = "[Service]\nExecStart=/usr/bin/app\n[Install]\nWantedBy=multi-user.target\n";
+
+/// Users and groups that meet each other in every way.
+fn accounts() -> impl Strategy<Value = (&'static str, Value)> {
+    let name = prop::sample::select(vec!["bob", "app"]);
+    let group = prop::sample::select(vec!["ops", "2000", "bob", "app"]);
+    let hash = prop::sample::select(vec![json!(null), json!("$6$a"), json!("$6$b"), json!("!$6$a"), json!("!")]);
+    let lock = prop::sample::select(vec![json!(null), json!(true), json!(false)]);
+    let groups = prop_oneof![3 => group.clone().prop_map(|name| json!([name])), 1 => Just(json!([])), 1 => Just(json!(null))];
+    prop_oneof![
+        3 => (name.clone(), groups, hash, lock, any::<bool>()).prop_map(|(name, groups, hash, lock, append)| {
+            let append = append && !groups.is_null();
+            ("user", json!({ "name": name, "groups": groups, "append": append, "password_hash": hash, "lock": lock, "create_home": false }))
+        }),
+        1 => (name.clone(), group.clone()).prop_map(|(name, group)| ("user", json!({ "name": name, "group": group }))),
+        1 => (name, any::<bool>()).prop_map(|(name, home)| ("user", json!({ "name": name, "state": "absent", "remove_home": home }))),
+        1 => Just(("group", json!({ "name": "ops" }))),
+        1 => Just(("group", json!({ "name": "ops", "gid": 2001 }))),
+        1 => group.prop_filter_map("a number is no name", |name| (name != "2000").then(|| ("group", json!({ "name": name, "state": "absent" })))),
+    ]
+}
 
 fn specs() -> impl Strategy<Value = Vec<Spec>> {
     let path = prop::sample::select(vec![
@@ -224,7 +250,7 @@ fn specs() -> impl Strategy<Value = Vec<Spec>> {
         1 => flag.prop_map(|started| ("systemd", json!({ "name": "cron", "state": if started { "started" } else { "stopped" } }))),
         1 => Just(("systemd", json!({ "name": "nginx", "state": "started", "reload_on": ["/etc/nginx/nginx.conf"] }))),
         2 => Just(if crate::find("package").is_some() { ("package", json!({ "name": "nginx" })) } else { ("stat", json!({ "path": "/" })) }),
-        1 => Just(if crate::find("user").is_some() { ("user", json!({ "name": "app" })) } else { ("stat", json!({ "path": "/" })) }),
+        3 => accounts(),
     ];
     prop::collection::vec((task, prop::collection::vec(0u32..6, 0..2)), 1..10).prop_map(|tasks| {
         let waits = |number: usize, on: Vec<u32>| on.into_iter().filter(|id| (*id as usize) < number && number.is_multiple_of(3)).collect();

@@ -164,11 +164,20 @@ impl Fake {
             home: home.into(),
             shell: "/bin/sh".to_owned(),
             groups: Vec::new(),
-            locked: false,
+            password: Some("$6$salt$hash".to_owned()),
         };
         let mut made = self.group(name, id);
         made.users.insert(name.to_owned(), entry);
         made
+    }
+
+    /// Gives a user a password, by its hash.
+    #[must_use]
+    pub fn password(mut self, name: &str, hash: &str) -> Self {
+        if let Some(user) = self.users.get_mut(name) {
+            user.password = Some(hash.to_owned());
+        }
+        self
     }
 
     /// Adds a group without members.

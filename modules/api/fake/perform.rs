@@ -8,7 +8,7 @@ use crate::api::change::{
     Change, Download, GroupSpec, IssueCertificate, MemberKind, Packages, Record, Recorded, Run, UnitAction, Unpack, UserSpec,
 };
 use crate::api::error::ModuleError;
-use crate::api::inspect::{Fingerprint, GroupEntry, Inspect, UserEntry};
+use crate::api::inspect::{Fingerprint, GroupEntry, Inspect, UserEntry, goes_along};
 use crate::api::inverse::inverse;
 use crate::api::issue::make_request;
 use crate::api::perform::{Irreversible, Perform, Performed, Upstream};
@@ -301,10 +301,12 @@ impl Fake {
     }
 
     fn set_user(&mut self, name: &str, after: Option<&UserSpec>, remove_home: bool) -> Result<(), ModuleError> {
-        let now = self.users.remove(name);
+        let now = self.users.get(name).cloned();
+        let with_group = now.as_ref().map_or(Ok(false), |user| goes_along(self, user))?;
+        self.users.remove(name);
         let Some(spec) = after else {
             let Some(user) = now else { return Err(ModuleError::host(format!("there is no user `{name}`"))) };
-            self.groups.retain(|group, entry| group != name || entry.id != user.group);
+            self.groups.retain(|group, _| group != name || !with_group);
             self.groups.values_mut().for_each(|group| group.members.retain(|member| member != name));
             return if remove_home { self.remove(&user.home) } else { Ok(()) };
         };
@@ -313,6 +315,7 @@ impl Fake {
         let group = match (&spec.group, &now) {
             (Some(group), _) => Inspect::group(self, group)?.ok_or_else(|| ModuleError::host(format!("there is no group `{group}`")))?.id,
             (None, Some(user)) => user.group.clone(),
+            (None, None) if self.groups.contains_key(name) => self.groups[name].id.clone(),
             (None, None) => {
                 self.groups.insert(name.to_owned(), GroupEntry { name: name.to_owned(), id: id.clone(), members: Vec::new() });
                 id.clone()
@@ -326,7 +329,7 @@ impl Fake {
             home: format!("/home/{name}").into(),
             shell: "/bin/sh".into(),
             groups: Vec::new(),
-            locked: true,
+            password: Some("!".to_owned()),
         });
         let user = UserEntry {
             name: name.to_owned(),
@@ -336,7 +339,7 @@ impl Fake {
             home: spec.home.clone().unwrap_or(base.home),
             shell: spec.shell.clone().unwrap_or(base.shell),
             groups: spec.groups.clone().unwrap_or(base.groups),
-            locked: spec.password_hash.as_ref().map_or(base.locked, |hash| hash.starts_with(['!', '*'])),
+            password: spec.password_hash.clone().or(base.password),
         };
         for (group, entry) in &mut self.groups {
             entry.members.retain(|member| member != name);
@@ -355,7 +358,10 @@ impl Fake {
 
     fn set_group(&mut self, name: &str, after: Option<&GroupSpec>) {
         let now = self.groups.remove(name);
-        let Some(spec) = after else { return };
+        let Some(spec) = after else {
+            self.users.values_mut().for_each(|user| user.groups.retain(|group| group != name));
+            return;
+        };
         let free = self.free_number(spec.system);
         let id = spec.gid.map(Owner::Id).or(now.as_ref().map(|group| group.id.clone())).unwrap_or(Owner::Id(free));
         let members = now.map(|group| group.members).unwrap_or_default();

@@ -7,11 +7,25 @@ use super::clouds::Over;
 use super::fold::Folded;
 use crate::api::change::{GroupSpec, UserSpec};
 use crate::api::error::ModuleError;
-use crate::api::inspect::{GroupEntry, UserEntry};
+use crate::api::inspect::{GroupEntry, UserEntry, goes_along};
 use crate::api::types::{Attributes, Owner};
 
 impl Forecast<'_> {
+    /// Returns a user as it would be, in the groups that would list it then.
     pub(super) fn find_user(&self, name: &str) -> Result<Option<UserEntry>, ModuleError> {
+        let mut found = self.find_user_line(name)?;
+        if let Some(user) = &mut found {
+            let lists = |group: &GroupEntry| group.members.contains(&user.name);
+            let now = self.groups.iter().filter(|(_, (group, _))| group.as_ref().is_some_and(lists)).map(|(name, _)| name.clone());
+            let mut groups: Vec<String> = now.collect();
+            groups.extend(user.groups.iter().filter(|name| !self.groups.contains_key(*name)).cloned());
+            groups.sort();
+            user.groups = groups;
+        }
+        Ok(found)
+    }
+
+    fn find_user_line(&self, name: &str) -> Result<Option<UserEntry>, ModuleError> {
         let by_number = || {
             let id: u32 = name.parse().ok()?;
             self.users.values().find(|(user, _)| user.as_ref().is_some_and(|user| user.id == Owner::Id(id)))
@@ -40,17 +54,24 @@ impl Forecast<'_> {
         Ok(found.filter(|group| !self.groups.contains_key(&group.name)))
     }
 
-    pub(super) fn fold_user(&mut self, name: &str, after: Option<&UserSpec>, folded: &Folded) -> Result<(), ModuleError> {
-        let now = self.find_user(name)?;
+    pub(super) fn fold_user(
+        &mut self,
+        name: &str,
+        after: Option<&UserSpec>,
+        remove_home: bool,
+        folded: &Folded,
+    ) -> Result<(), ModuleError> {
+        let now = self.find_user(name)?.filter(|user| user.name == name);
         let Some(spec) = after else {
+            let with_group = now.as_ref().map_or(Ok(false), |user| goes_along(self, user))?;
             self.leave_groups(name, &[])?;
-            // userdel takes the group along that was made for the user.
-            if let (Some(user), Some(group)) = (&now, self.find_group(name)?)
-                && group.id == user.group
-            {
+            if with_group {
                 self.groups.insert(name.to_owned(), (None, self.folds));
             }
             self.users.insert(name.to_owned(), (None, self.folds));
+            if let Some(user) = now.filter(|user| remove_home && user.home.components().count() > 1) {
+                self.remove(&user.home, folded);
+            }
             return Ok(());
         };
         let id =
@@ -58,6 +79,7 @@ impl Forecast<'_> {
         let group = match (&spec.group, &now) {
             (Some(group), _) => self.find_group(group)?.map_or_else(|| Owner::Named(group.clone()), |group| group.id),
             (None, Some(user)) => user.group.clone(),
+            (None, None) if let Some(group) = self.find_group(name)? => group.id,
             (None, None) => {
                 let own = GroupEntry { name: name.to_owned(), id: Owner::Named(name.to_owned()), members: Vec::new() };
                 self.groups.insert(name.to_owned(), (Some(own), self.folds));
@@ -73,7 +95,7 @@ impl Forecast<'_> {
             home: PathBuf::from("/home").join(name),
             shell: "/bin/sh".to_owned(),
             groups: Vec::new(),
-            locked: true,
+            password: Some("!".to_owned()),
         });
         let user = UserEntry {
             name: name.to_owned(),
@@ -83,7 +105,7 @@ impl Forecast<'_> {
             home: spec.home.clone().unwrap_or(base.home),
             shell: spec.shell.clone().unwrap_or(base.shell),
             groups: spec.groups.clone().unwrap_or(base.groups),
-            locked: spec.password_hash.as_ref().map_or(base.locked, |hash| hash.starts_with(['!', '*'])),
+            password: spec.password_hash.clone().or(base.password),
         };
         if spec.groups.is_some() {
             self.leave_groups(name, &user.groups)?;

@@ -94,7 +94,7 @@ impl Forecast<'_> {
                 self.parameters.insert(key.clone(), (after.split_whitespace().collect::<Vec<_>>().join("\t"), self.folds));
             }
             Change::Packages(packages) => self.fold_packages(packages),
-            Change::User { name, after, .. } => self.fold_user(name, after.as_ref(), folded)?,
+            Change::User { name, after, remove_home, .. } => self.fold_user(name, after.as_ref(), *remove_home, folded)?,
             Change::Group { name, after, .. } => self.fold_group(name, after.as_ref())?,
             Change::IssueCertificate(issue) => {
                 let new =
@@ -166,7 +166,7 @@ impl Forecast<'_> {
         Ok(())
     }
 
-    fn remove(&mut self, path: &Path, folded: &Folded) {
+    pub(super) fn remove(&mut self, path: &Path, folded: &Folded) {
         let place = self.settle(path);
         self.nodes.retain(|known, _| !known.starts_with(&place));
         self.hidden.insert(place);

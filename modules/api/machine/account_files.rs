@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::Machine;
 use crate::api::change::{GroupSpec, UserSpec};
 use crate::api::error::ModuleError;
-use crate::api::inspect::UserEntry;
+use crate::api::inspect::{UserEntry, goes_along};
 use crate::api::types::{Attributes, Digest, Owner};
 
 /// First and last numbers that are given away, for people and for the system, as Debian has them.
@@ -23,11 +23,12 @@ impl Machine {
         let now = self.find_user(name)?;
         let Some(spec) = after else {
             let Some(user) = now else { return Ok(()) };
+            // The group that was made with the user goes with it.
+            let with_group = goes_along(self, &user)?;
             self.drop_line("passwd", name)?;
             self.drop_line("shadow", name)?;
             self.set_members(name, &[])?;
-            // The group that was made with the user goes with it.
-            if self.find_group(name)?.is_some_and(|group| group.members.is_empty() && group.id == user.group) {
+            if with_group {
                 self.edit_group(name, None)?;
             }
             return if remove_home && user.home.components().count() > 1 { self.remove(&user.home) } else { Ok(()) };
@@ -63,10 +64,14 @@ impl Machine {
         let shell = text(spec.shell.as_ref(), old.map(|user| &user.shell), if spec.system { "/usr/sbin/nologin" } else { "/bin/sh" });
         let comment = text(spec.comment.as_ref(), old.map(|user| &user.comment), "");
         self.put_line("passwd", name, &format!("{name}:x:{uid}:{group}:{comment}:{}:{shell}", home.display()))?;
-        if now.is_none() || spec.password_hash.is_some() {
-            let hash = spec.password_hash.as_deref().unwrap_or("!");
+        if now.is_none() || spec.password_hash.is_some() || spec.aging.is_some() {
             let today = super::now() / 86_400;
-            self.put_line("shadow", name, &format!("{name}:{hash}:{today}:0:99999:7:::"))?;
+            let (old_hash, old_aging) = self.shadow(name).unwrap_or_else(|| ("!".to_owned(), format!("{today}:0:99999:7:::")));
+            let hash = spec.password_hash.as_ref().unwrap_or(&old_hash);
+            // Like the system's tools: a new password is one of today, and ages as the old one did.
+            let aged = || old_aging.split_once(':').map_or_else(|| format!("{today}::::::"), |(_, rest)| format!("{today}:{rest}"));
+            let aging = spec.aging.clone().unwrap_or_else(|| if *hash == old_hash { old_aging.clone() } else { aged() });
+            self.put_line("shadow", name, &format!("{name}:{hash}:{aging}"))?;
         }
         if let Some(groups) = groups {
             self.set_members(name, groups)?;
@@ -159,9 +164,8 @@ impl Machine {
         let _lock = self.lock_accounts()?;
         let path = folder.join(database);
         let before = self.database(database)?;
-        let mut after = change(&before).join("\n");
-        after.push('\n');
-        if after == before || after == "\n" && before.is_empty() {
+        let after: String = change(&before).into_iter().map(|line| line + "\n").collect();
+        if after == before {
             return Ok(());
         }
         let secret = database.ends_with("shadow");

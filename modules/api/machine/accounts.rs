@@ -19,10 +19,9 @@ impl Machine {
             groups.lines().filter_map(parse_group).filter(|group| group.members.contains(&user.name)).map(|group| group.name).collect();
         user.groups.sort();
         user.groups.dedup();
-        user.locked = match self.password_hash(&user.name) {
-            Some(hash) => hash.starts_with(['!', '*']),
-            None => line.split(':').nth(1).is_none_or(|field| field == "x" || field.starts_with(['!', '*'])),
-        };
+        // Without shadow passwords the hash is in the line itself.
+        let of_line = || line.split(':').nth(1).filter(|field| *field != "x").map(str::to_owned);
+        user.password = self.shadow(&user.name).map(|(hash, _)| hash).or_else(of_line);
         Ok(Some(user))
     }
 
@@ -30,11 +29,12 @@ impl Machine {
         Ok(self.account_line("group", name)?.as_deref().and_then(parse_group))
     }
 
-    /// Returns a user's password hash, where it can be read.
-    pub(super) fn password_hash(&self, name: &str) -> Option<String> {
+    /// Returns a user's password hash and the fields behind it, where they can be read.
+    pub(super) fn shadow(&self, name: &str) -> Option<(String, String)> {
         let shadow = self.database("shadow").ok()?;
-        let line = shadow.lines().find(|line| line.split(':').next() == Some(name))?;
-        line.split(':').nth(1).map(str::to_owned)
+        let fields = shadow.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+        let (hash, aging) = fields.split_once(':').unwrap_or((fields, ""));
+        Some((hash.to_owned(), aging.to_owned()))
     }
 
     /// Returns one of the account files, empty when there is none.
@@ -82,7 +82,7 @@ fn parse_user(line: &str) -> Option<UserEntry> {
         home: PathBuf::from(home),
         shell: (*shell).to_owned(),
         groups: Vec::new(),
-        locked: true,
+        password: None,
     })
 }
 

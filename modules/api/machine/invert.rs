@@ -38,7 +38,9 @@ impl Machine {
         {
             for change in &mut changes {
                 if let Change::User { name, after: Some(spec), .. } = change {
-                    spec.password_hash = self.password_hash(name);
+                    let shadow = self.shadow(name);
+                    spec.aging = shadow.as_ref().map(|(_, aging)| aging.clone());
+                    spec.password_hash = shadow.map(|(hash, _)| hash);
                 }
             }
         }

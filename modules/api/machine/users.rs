@@ -64,7 +64,7 @@ impl Machine {
         words.extend(options(&UserSpec { group, ..spec.clone() }));
         words.extend(["--".to_owned(), name.to_owned()]);
         account_tool(&words, None)?;
-        set_password(name, spec).inspect_err(|_| {
+        set_password(name, spec).and_then(|()| set_aging(name, spec)).inspect_err(|_| {
             // A task that fails leaves nothing of itself behind.
             let _ = account_tool(&["userdel", "--", name], None);
         })
@@ -82,7 +82,8 @@ impl Machine {
         {
             self.make_home(&user, spec)?;
         }
-        set_password(name, spec)
+        set_password(name, spec)?;
+        set_aging(name, spec)
     }
 
     fn delete_user(&self, name: &str, remove_home: bool) -> Result<(), ModuleError> {
@@ -124,6 +125,23 @@ fn set_password(name: &str, spec: &UserSpec) -> Result<(), ModuleError> {
         Some(hash) => account_tool(&["chpasswd", "-e"], Some(format!("{name}:{hash}\n"))),
         None => Ok(()),
     }
+}
+
+/// Brings back when a password was changed and how it ages.
+fn set_aging(name: &str, spec: &UserSpec) -> Result<(), ModuleError> {
+    match &spec.aging {
+        Some(aging) => {
+            account_tool(&[vec!["chage".to_owned()], aging_options(aging), vec!["--".to_owned(), name.to_owned()]].concat(), None)
+        }
+        None => Ok(()),
+    }
+}
+
+/// Returns chage's options for the fields of `/etc/shadow` behind the hash; -1 empties one.
+fn aging_options(aging: &str) -> Vec<String> {
+    let fields = aging.split(':').chain(std::iter::repeat(""));
+    let pairs = ["-d", "-m", "-M", "-W", "-I", "-E"].into_iter().zip(fields);
+    pairs.flat_map(|(option, field)| [option.to_owned(), if field.is_empty() { "-1" } else { field }.to_owned()]).collect()
 }
 
 fn account_tool<S: AsRef<str>>(words: &[S], input: Option<String>) -> Result<(), ModuleError> {
