@@ -364,6 +364,9 @@ impl Fake {
         };
         let free = self.free_number(spec.system);
         let id = spec.gid.map(Owner::Id).or(now.as_ref().map(|group| group.id.clone())).unwrap_or(Owner::Id(free));
+        if let Some(old) = &now {
+            self.users.values_mut().filter(|user| user.group == old.id).for_each(|user| user.group = id.clone());
+        }
         let members = now.map(|group| group.members).unwrap_or_default();
         self.groups.insert(name.to_owned(), GroupEntry { name: name.to_owned(), id, members });
     }

@@ -7,7 +7,7 @@ use super::clouds::Over;
 use super::fold::Folded;
 use crate::api::change::{GroupSpec, UserSpec};
 use crate::api::error::ModuleError;
-use crate::api::inspect::{GroupEntry, UserEntry, goes_along};
+use crate::api::inspect::{GroupEntry, UserEntry, goes_along, primary_members};
 use crate::api::types::{Attributes, Owner};
 
 impl Forecast<'_> {
@@ -87,6 +87,11 @@ impl Forecast<'_> {
             }
         };
         let created = now.is_none();
+        // usermod gives what is in the home directory to the new number and group.
+        if let Some(user) = now.as_ref().filter(|user| user.id != id || user.group != group) {
+            let because = format!("what is in the home directory of `{name}` would have changed hands");
+            self.lay(Over::Paths(vec![user.home.clone()]), &because);
+        }
         let base = now.unwrap_or_else(|| UserEntry {
             name: name.to_owned(),
             id: id.clone(),
@@ -151,8 +156,28 @@ impl Forecast<'_> {
         Ok(())
     }
 
+    /// Lets those whose primary group gets another number stay in it, as groupmod does.
+    fn move_primary_group(&mut self, old: &Owner, new: &Owner) -> Result<(), ModuleError> {
+        for (user, at) in self.users.values_mut() {
+            if let Some(user) = user.as_mut().filter(|user| user.group == *old) {
+                (user.group, *at) = (new.clone(), self.folds);
+            }
+        }
+        for name in primary_members(self, old)? {
+            if let Some(user) = self.find_user(&name)? {
+                self.users.insert(name, (Some(UserEntry { group: new.clone(), ..user }), self.folds));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn fold_group(&mut self, name: &str, after: Option<&GroupSpec>) -> Result<(), ModuleError> {
-        let now = self.find_group(name)?;
+        let now = self.find_group(name)?.filter(|group| group.name == name);
+        if let (Some(now), Some(id)) = (&now, after.and_then(|spec| spec.gid).map(Owner::Id))
+            && now.id != id
+        {
+            self.move_primary_group(&now.id, &id)?;
+        }
         let entry = after.map(|spec| GroupEntry {
             name: name.to_owned(),
             id: spec

@@ -260,6 +260,15 @@ fn owners_that_a_task_creates_have_names_before_they_have_numbers() {
     assert_eq!(exists(&forecast, "/home/app/.ssh"), (false, Certainty::Exact));
 }
 
+#[test]
+fn users_stay_in_a_primary_group_that_gets_another_number() {
+    let host = Fake::new().user("eve", 1000).file("/etc/passwd", "eve:x:1000:1000::/home/eve:/bin/sh\n");
+    let mut forecast = Forecast::new(&host, &Nothing, Purpose::Check);
+    let spec = GroupSpec { gid: Some(1500), system: false };
+    fold(&mut forecast, &Change::Group { name: "eve".into(), before: Some(1000), after: Some(spec) });
+    assert_eq!(forecast.user("eve").unwrap().unwrap().group, Owner::Id(1500));
+}
+
 /// Changes over a few paths, users and units that meet each other in every way.
 fn changes() -> impl Strategy<Value = Change> {
     let path = prop::sample::select(vec!["/d", "/d/a", "/d/b", "/d/b/c", "/e", "/e/l", "/e/l/a", "/etc/f"]);
@@ -284,6 +293,7 @@ fn changes() -> impl Strategy<Value = Change> {
             Change::User { name: "w".into(), before: None, after: Some(spec), remove_home: false }
         }),
         1 => Just(Change::User { name: "w".into(), before: None, after: None, remove_home: false }),
+        1 => Just(Change::Group { name: "g".into(), before: None, after: None }),
         1 => Just(Change::ReloadDaemon { reason: String::new() }),
     ]
 }

@@ -96,8 +96,13 @@ impl Machine {
                     (None, Some(group)) => known(&group.id),
                     (None, None) => self.free_number("group", spec.system)?,
                 };
-                let members = now.map(|group| group.members.join(",")).unwrap_or_default();
-                self.put_line("group", name, &format!("{name}:x:{gid}:{members}"))
+                let members = now.as_ref().map(|group| group.members.join(",")).unwrap_or_default();
+                self.put_line("group", name, &format!("{name}:x:{gid}:{members}"))?;
+                // Those whose primary group it is stay in it.
+                match now.map(|group| known(&group.id)) {
+                    Some(old) if old != gid => self.edit("passwd", |text| text.lines().map(|line| with_group(line, old, gid)).collect()),
+                    _ => Ok(()),
+                }
             }
         }
     }
@@ -199,6 +204,16 @@ impl Machine {
         };
         found.ok_or_else(|| ModuleError::host(format!("all numbers for new accounts are taken in `/etc/{database}`")))
     }
+}
+
+/// Returns a line of `/etc/passwd` with another primary group, when it has the old one.
+fn with_group(line: &str, old: u32, new: u32) -> String {
+    let mut fields: Vec<&str> = line.split(':').collect();
+    let number = new.to_string();
+    if let Some(field) = fields.get_mut(3).filter(|field| field.parse() == Ok(old)) {
+        *field = &number;
+    }
+    fields.join(":")
 }
 
 fn known(owner: &Owner) -> u32 {

@@ -152,6 +152,14 @@ fn an_empty_root_gets_its_first_accounts() {
 }
 
 #[test]
+fn users_stay_in_a_primary_group_that_gets_another_number() {
+    let mut bench = bench();
+    bench.perform(&group("alice", Some(GroupSpec { gid: Some(1500), system: false }))).unwrap();
+    assert_eq!(bench.machine.find_user("alice").unwrap().unwrap().group, Owner::Id(1500));
+    assert!(bench.text("/etc/passwd").starts_with("root:x:0:0:root:/root:/bin/bash\n"));
+}
+
+#[test]
 fn names_that_would_break_the_files_are_refused() {
     let mut bench = bench();
     for name in ["", "-r", "a:b", "a b", "a\nb", "a/b", "a,b"] {
