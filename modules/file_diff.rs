@@ -114,8 +114,8 @@ impl Module for FileDiff {
         if self.expect == Some(Expect::Same) && count > 0 {
             let source = self.src.as_ref().map_or_else(|| "the given text".to_owned(), |src| format!("`{src}`"));
             let places = if count == 1 { String::new() } else { format!(" in {count} places") };
-            let mut lines: Vec<String> = comparison.diff.lines().take(SHOWN).map(str::to_owned).collect();
-            let more = comparison.diff.lines().count() - lines.len();
+            let mut lines: Vec<String> = comparison.diff.split_terminator('\n').take(SHOWN).map(str::to_owned).collect();
+            let more = comparison.diff.split_terminator('\n').count() - lines.len();
             if more > 0 {
                 lines.push(format!("… and {more} more lines"));
             }

@@ -13,7 +13,7 @@ use crate::diagnostic::{Diagnostic, Kind, Result, exit_code};
 use crate::report::event::{Counts, Event, Level, Recap, Reporter};
 use crate::report::printer::Printer;
 use crate::report::{Lookup, Reporters};
-use crate::schedule::{Answer, Next, ask, undo_step};
+use crate::schedule::{Answer, Next, ask, left_behind, undo_step};
 
 /// Takes a run back on all hosts of the inventory that took part in it.
 pub fn run(arguments: &cli::Undo, environment: &Environment, printer: Printer) -> Result<u8> {
@@ -74,7 +74,9 @@ impl Undo {
             }
             Answer::Said(host, ToController::Outcome(outcome)) => {
                 let event = self.finished(host, outcome);
+                let left = left_behind(&event);
                 reporter.report(&event);
+                left.iter().for_each(|event| reporter.report(event));
                 Next::Wait
             }
             Answer::Said(host, ToController::Waits(text)) => {

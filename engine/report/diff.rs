@@ -109,7 +109,8 @@ fn contents(name: &str, absent: bool, before: &[u8], after: &[u8]) -> Vec<Line> 
     let mut unified = diff.unified_diff();
     let head = if absent { "/dev/null".to_owned() } else { format!("before {name}") };
     let unified = unified.context_radius(3).header(&head, &format!("after {name}")).to_string();
-    let lines = unified.lines().map(|text| {
+    // A carriage return at the end of a line may be all that differs; it is shown like other control characters.
+    let lines = unified.split_terminator('\n').map(|text| {
         let kind = match text.as_bytes() {
             [b'-', b'-', b'-', b' ', ..] | [b'+', b'+', b'+', b' ', ..] | [b'@', b'@', ..] => LineKind::Head,
             [b'+', ..] => LineKind::Added,

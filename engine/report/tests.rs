@@ -174,6 +174,26 @@ fn contents_are_shown_before_and_after_on_request() {
 }
 
 #[test]
+fn lines_that_differ_in_their_ends_alone_look_different() {
+    let change = write_file(AFTER.replace('\n', "\r\n").as_bytes());
+    let event = Event::TaskFinished(Box::new(finished("m1", "template /etc/a.service", Status::Changed, vec![change])));
+    let told = plain(Style { diff: true, ..Style::default() }, &[event]);
+    assert!(told.contains("      -[Unit]\\r\n") && told.contains("      +[Unit]\n"), "{told}");
+}
+
+#[test]
+fn a_task_that_failed_after_it_had_changed_something_is_no_sign_that_nothing_changed() {
+    let recap = |changes: Vec<ChangeReport>| {
+        let counts = [("m1".to_owned(), Counts { failed: 1, ..Counts::default() })].into();
+        let recap = Recap { hosts: counts, run: "r".to_owned(), check: false, interrupted: false, millis: 10 };
+        let failed = Event::TaskFinished(Box::new(finished("m1", "template /etc/a.service", Status::Failed, changes)));
+        plain(Style::default(), &[failed, Event::Recap(recap)]).lines().last().unwrap().to_owned()
+    };
+    assert_eq!(recap(Vec::new()), "nothing changed, 1 host failed, in 0.01 s");
+    assert_eq!(recap(vec![restart()]), "failed tasks may have left changes, 1 host failed, in 0.01 s");
+}
+
+#[test]
 fn the_same_changes_are_told_once() {
     let change = |host: &str, before: &[u8]| {
         Event::TaskFinished(Box::new(finished(host, "template /etc/a.service", Status::Changed, vec![write_file(before), restart()])))

@@ -39,6 +39,8 @@ pub struct Narrator {
     width: usize,
     /// What has been told in this play of changes that take more than a line, and on which host.
     told: HashMap<(Place, String), String>,
+    /// Whether a task has failed when it was at changing something, or had done so in vain.
+    half_done: bool,
 }
 
 /// Colors by meaning.
@@ -76,7 +78,7 @@ impl Style {
 impl Narrator {
     /// Creates a narrator that finds contents for diffs with `lookup` and masks `secrets`.
     pub fn new(style: Style, lookup: Lookup, secrets: Secrets) -> Self {
-        Self { style, lookup, secrets, check: false, width: 0, told: HashMap::new() }
+        Self { style, lookup, secrets, check: false, width: 0, told: HashMap::new(), half_done: false }
     }
 
     /// Returns what is to be said about an event: whole lines, or nothing.
@@ -143,6 +145,7 @@ impl Narrator {
     }
 
     fn task(&mut self, task: &TaskFinished) -> String {
+        self.half_done |= task.status == Status::Failed && !task.changes.is_empty() && !self.check;
         let name = printable(&task.task);
         let role = task.role.as_ref().map(|role| self.style.paint(Paint::Dim, &format!("  [{role}]"))).unwrap_or_default();
         let because = task.because.as_ref().map(|because| printable(because));
@@ -316,6 +319,7 @@ impl Narrator {
         parts.push(match (recap.check, changed) {
             (true, 0) => "nothing would change".to_owned(),
             (true, _) => format!("{tasks} would change {on}"),
+            (false, 0) if self.half_done => "failed tasks may have left changes".to_owned(),
             (false, 0) => "nothing changed".to_owned(),
             (false, _) => format!("{tasks} changed {on}"),
         });

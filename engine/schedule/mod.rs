@@ -19,4 +19,4 @@ pub use forks::Forks;
 pub use run::{End, Run, Settings};
 pub use session::{Greeting, Happening, HostId, Sessions};
 pub use supply::{Signer, Supply};
-pub use undo::step as undo_step;
+pub use undo::{left_behind, step as undo_step};

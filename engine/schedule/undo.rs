@@ -112,7 +112,9 @@ impl Run<'_> {
         let host = self.host(id);
         host.reported += 1;
         let event = step(play, name, host.reported, &mut host.counts, outcome);
+        let left = left_behind(&event);
         self.report(event);
+        left.into_iter().for_each(|event| self.report(event));
     }
 
     /// A host says that it has taken its part back, or is gone.
@@ -138,6 +140,18 @@ impl Run<'_> {
         let text = format!("what this play did here stands, since {why}: `kplay undo {}` takes the run back", self.run_name());
         self.report(Event::Message { host: Some(name), level: Level::Warning, text });
     }
+}
+
+/// Returns what is to be said of a step that has left something, which nobody would otherwise hear of: reports are silent on what is
+/// skipped or has changed nothing.
+pub fn left_behind(event: &Event) -> Option<Event> {
+    let Event::TaskFinished(task) = event else { return None };
+    let why = task.because.as_ref().filter(|_| task.status != Status::Failed)?;
+    let (level, what) = match task.status {
+        Status::Skipped => (Level::Warning, "not taken back"),
+        _ => (Level::Info, "taken back but for this"),
+    };
+    Some(Event::Message { host: Some(task.host.clone()), level, text: format!("{what}: {}: {why}", task.task) })
 }
 
 /// Returns a step of an undo as the task that it is to those who watch, and counts it.

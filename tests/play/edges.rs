@@ -131,6 +131,20 @@ fn waiting_lasts_as_long_as_it_says() {
 }
 
 #[test]
+fn an_undo_says_what_it_leaves_and_why() {
+    let body = r#"
+        host:command({ command = { "touch", "made" }, creates = "/made" })
+        host:file({ path = "/folder", state = "directory" })
+    "#;
+    let ran = hosts(&["a"]).playbook(&play(body)).args(["--events", "events"]).stdout_has("changed=2").run();
+    std::fs::write(ran.path("a/folder/theirs"), "").unwrap();
+    let undone = undo(ran).run();
+    let said = |text: &str| assert!(undone.stdout.contains(text), "{}", undone.stdout);
+    said("warning: not taken back: command touch made: commands cannot be undone");
+    said("taken back but for this: file /folder: `/folder` is kept, since it is not empty");
+}
+
+#[test]
 fn an_undo_leaves_what_others_have_changed_since() {
     let body = r#"
         host:user({ name = "bob", shell = "/bin/zsh" })
