@@ -7,7 +7,7 @@
 //!
 //! Exactly one of these is waited for, seen from the host itself:
 //!
-//! - `port`: a connection to `host` (the host itself when not given) is taken, or, with `state = "closed"`, refused. With
+//! - `port`: a connection to `host` (the host itself when not given) is taken, or, with `state = "closed"`, refused; a name has to be known. With
 //!   `address` the sockets that listen are looked at instead, without a connection: one of them has to be reached at that
 //!   address, or none.
 //! - `path`: something is there, or, with `state = "absent"`, nothing.

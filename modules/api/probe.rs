@@ -14,17 +14,26 @@ const BODY: u64 = 64 << 10;
 /// The state of a socket that listens, in `/proc/net/tcp`.
 const LISTENING: &str = "0A";
 
-/// Connects to a port and closes the connection; the error says what was met instead, in a few words.
-pub fn connect(host: &str, port: u16, patience: Duration) -> Result<(), String> {
-    let addresses = (host, port).to_socket_addrs().map_err(|_| format!("`{host}` cannot be resolved"))?;
-    let mut met = format!("`{host}` has no address");
-    for address in addresses {
+/// Why there is no connection to a port, in a few words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unconnected {
+    /// Nothing takes one there.
+    Closed(String),
+    /// It is not known where that would be.
+    Unresolved(String),
+}
+
+/// Connects to a port and closes the connection.
+pub fn connect(host: &str, port: u16, patience: Duration) -> Result<(), Unconnected> {
+    let unresolved = || Unconnected::Unresolved(format!("`{host}` cannot be resolved"));
+    let mut met = None;
+    for address in (host, port).to_socket_addrs().map_err(|_| unresolved())? {
         match TcpStream::connect_timeout(&address, patience) {
             Ok(_) => return Ok(()),
-            Err(error) => met = plain(&error),
+            Err(error) => met = Some(Unconnected::Closed(plain(&error))),
         }
     }
-    Err(met)
+    Err(met.unwrap_or_else(unresolved))
 }
 
 /// Returns the addresses on which a port is listened on, sorted. The tables are the texts of `/proc/net/tcp` and `tcp6`.

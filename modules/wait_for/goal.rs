@@ -9,7 +9,7 @@ use regex_lite::Regex;
 use ureq::tls::{ClientCert, RootCerts};
 
 use super::{Statuses, WaitFor};
-use crate::api::probe::{self, Answer};
+use crate::api::probe::{self, Answer, Unconnected};
 use crate::api::{Inspect, ModuleError, http, place};
 
 /// Largest PEM file, or table of sockets, that is read, bytes.
@@ -171,8 +171,8 @@ impl<'a> Goal<'a> {
             Self::Port { host: name, port, open } => {
                 host.live(&format!("port {port}"))?;
                 Ok(match (probe::connect(name, *port, patience), open) {
-                    (Ok(()), true) | (Err(_), false) => Look::Met(Seen::default()),
-                    (Err(met), true) => Look::NotYet(Unmet::new(met)),
+                    (Ok(()), true) | (Err(Unconnected::Closed(_)), false) => Look::Met(Seen::default()),
+                    (Err(Unconnected::Closed(met)), true) | (Err(Unconnected::Unresolved(met)), _) => Look::NotYet(Unmet::new(met)),
                     (Ok(()), false) => Look::NotYet(Unmet::new("connections are taken")),
                 })
             }

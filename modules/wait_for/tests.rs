@@ -56,6 +56,8 @@ fn ports() {
     drop(listener);
     look(json!({ "port": port, "state": "closed" }), &host).unwrap();
     assert_eq!(said(json!({ "port": port }), &host), format!("port {port} of 127.0.0.1 is not open within 0 s: connection refused"));
+    let unknown = json!({ "port": port, "host": "no such host", "state": "closed" });
+    assert_eq!(said(unknown, &host), format!("port {port} of no such host is not closed within 0 s: `no such host` cannot be resolved"));
 }
 
 #[test]
