@@ -52,7 +52,9 @@ use crate::api::conformance::Example;
 use crate::api::inspect::{Command, Unit};
 use crate::api::place;
 use crate::api::units::{UNIT_FOLDERS, full_name};
-use crate::api::{Change, Controller, ErrorKind, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal, UnitAction};
+use crate::api::{
+    Change, Controller, Entry, EntryKind, ErrorKind, Footprint, Inspect, Module, ModuleError, OneOrMany, Proposal, UnitAction,
+};
 
 use watch::Watch;
 
@@ -161,6 +163,7 @@ impl Module for Systemd {
         changes.extend(self.enablement(&name, &unit, reload_daemon)?);
         changes.extend(self.activity(host, &name, &unit)?);
         if self.masked == Some(true) && unit.load_state != "masked" {
+            self.may_be_masked(host, &name)?;
             changes.push(self.act(&name, UnitAction::Mask, "", None));
         }
 
@@ -196,6 +199,18 @@ impl Systemd {
 
     fn act(&self, unit: &str, action: UnitAction, reason: &str, record: Option<Record>) -> Change {
         Change::Unit { unit: unit.to_owned(), action, reason: reason.to_owned(), record, timeout: self.timeout }
+    }
+
+    /// Refuses to mask what `systemctl mask` cannot: the link that masks a unit would have to lie where its file does.
+    fn may_be_masked(&self, host: &dyn Inspect, name: &str) -> Result<(), ModuleError> {
+        let path = Path::new("/etc/systemd/system").join(name);
+        match host.entry(&path)? {
+            None => Ok(()),
+            Some(Entry { kind: EntryKind::Symlink(target), .. }) if target == Path::new("/dev/null") => Ok(()),
+            Some(_) => Err(ModuleError::host(format!("`{name}` cannot be masked: its unit file is `{}`", path.display()))
+                .at("masked")
+                .hint("remove that file with `file`, or move it to /usr/local/lib/systemd/system; or stop and disable the unit")),
+        }
     }
 
     /// Returns what is missing for `enabled`.

@@ -17,7 +17,7 @@ pub(super) fn examples() -> Vec<Example> {
         Example::new("stops and disables", json!({ "name": "app.service", "state": "stopped", "enabled": false })).on(running()),
         Example::new("restarts each time", json!({ "name": "app", "state": "restarted" })).on(running()),
         Example::new("reloads each time", json!({ "name": "app", "state": "reloaded", "reload_on": ["/etc/app"] })).on(running()),
-        Example::new("masks", json!({ "name": "app", "state": "stopped", "enabled": false, "masked": true })).on(running()),
+        Example::new("masks", json!({ "name": "app", "state": "stopped", "enabled": false, "masked": true })).on(packaged()),
         Example::new("unmasks and starts", json!({ "name": "app", "state": "started", "masked": false }))
             .on(Fake::new().unit("app", |unit| (unit.load_state, unit.unit_file_state) = ("masked".into(), "masked".into()))),
         Example::new("reads unit files again", json!({ "name": "app", "timeout": 0 }))
@@ -34,6 +34,11 @@ pub(super) fn examples() -> Vec<Example> {
                 .unit("new", |unit| unit.fragment = Some("/etc/systemd/system/new.service".into())),
         ),
     ]
+}
+
+/// Returns a host on which `app` runs, of which a package has brought the unit file.
+fn packaged() -> Fake {
+    Fake::new().unit("app", |unit| (unit.active_state, unit.unit_file_state) = ("active".into(), "enabled".into()))
 }
 
 /// Returns a host whose files are from second 100 and on which `app` has run since second 200, started by hand.
@@ -155,10 +160,15 @@ fn masking() {
     );
     assert_eq!(failure(json!({ "name": "app", "state": "started" }), &masked).message, "`app.service` is masked");
     assert_eq!(
-        proposed(json!({ "name": "app", "masked": true, "enabled": false, "state": "stopped" }), &running()),
+        proposed(json!({ "name": "app", "masked": true, "enabled": false, "state": "stopped" }), &packaged()),
         ["disable", "stop", "mask"]
     );
     assert_eq!(proposed(json!({ "name": "none", "masked": true }), &Fake::new()), ["mask"]);
+    // systemctl would say: File '/etc/systemd/system/app.service' already exists.
+    let error = failure(json!({ "name": "app", "masked": true }), &running());
+    assert_eq!(error.message, "`app.service` cannot be masked: its unit file is `/etc/systemd/system/app.service`");
+    let linked = packaged().link("/etc/systemd/system/app.service", "/dev/null");
+    assert_eq!(proposed(json!({ "name": "app", "masked": true }), &linked), ["mask"]);
     let error = module(json!({ "name": "app", "masked": true, "state": "started" })).err().unwrap();
     assert_eq!(error.message, "a masked unit can be neither started nor enabled");
 }
