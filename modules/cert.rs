@@ -53,7 +53,7 @@ use crate::api::place;
 use crate::api::types::Attributes;
 use crate::api::{Change, Controller, Digest, Entry, EntryKind, Inspect, Mode, Module, ModuleError, OneOrMany, Proposal};
 
-use spec::{CertificateSpec, San, Usage, duration};
+use spec::{BACKDATED, CertificateSpec, San, Usage, duration};
 
 /// Largest certificate or key that is read, bytes.
 const LIMIT: u64 = 1 << 20;
@@ -284,13 +284,25 @@ impl Cert {
 
     /// Returns how long before its end the certificate is issued again, seconds.
     fn renewal(&self, spec: &CertificateSpec) -> Result<u64, ModuleError> {
-        let Some(given) = &self.renew_before else { return Ok((30 * 86_400).min(spec.lifetime / 3)) };
-        let seconds = duration(given).map_err(|error| error.at("renew_before"))?;
-        if seconds >= spec.lifetime {
+        let seconds = match &self.renew_before {
+            Some(given) => duration(given).map_err(|error| error.at("renew_before"))?,
+            None => (30 * 86_400).min(spec.lifetime / 3),
+        };
+        if self.renew_before.is_some() && seconds >= spec.lifetime {
             return Err(ModuleError::argument(
                 "`renew_before` is not shorter than the lifetime: the certificate would be issued each time",
             )
             .at("renew_before"));
+        }
+        // It begins a while before it is issued.
+        let used = BACKDATED.unsigned_abs();
+        if spec.lifetime <= seconds + used {
+            return Err(ModuleError::argument(format!(
+                "a certificate for {} s would be due at once: it begins {used} s before it is issued, and is issued again {seconds} s before its end",
+                spec.lifetime
+            ))
+            .at("lifetime")
+            .hint("make `lifetime` longer, or `renew_before` shorter"));
         }
         Ok(seconds)
     }

@@ -339,6 +339,16 @@ fn arguments_that_cannot_work_are_refused() {
         (json!({ "lifetime": "1" }), "`1` is not a length of time", "lifetime"),
         (json!({ "lifetime": "0s" }), "a lifetime is between one second and a hundred years", "lifetime"),
         (
+            json!({ "lifetime": "5m" }),
+            "a certificate for 300 s would be due at once: it begins 300 s before it is issued, and is issued again 100 s before its end",
+            "lifetime",
+        ),
+        (
+            json!({ "lifetime": "1h", "renew_before": "55m" }),
+            "a certificate for 3600 s would be due at once: it begins 300 s before it is issued, and is issued again 3300 s before its end",
+            "lifetime",
+        ),
+        (
             json!({ "renew_before": "100d" }),
             "`renew_before` is not shorter than the lifetime: the certificate would be issued each time",
             "renew_before",
