@@ -15,7 +15,8 @@
 //! that matches takes along all that is below. With `include`, only members that match are unpacked. An excluded member is
 //! not merely left out: it is *absent*, and if the host has it, it is removed.
 //!
-//! `dest` is made if it is missing, and may be a link to a folder. Inside it no link is followed: one that lies where a file
+//! `dest` is made if it is missing, and may be a link to a folder. Its own mode and owner are not the archive's, whatever that says of
+//! `./`: another archive unpacked into the same folder would say something else. Inside it no link is followed: one that lies where a file
 //! belongs is replaced, one where a folder belongs is an error, and so is a folder where a file belongs. What `dest` holds beyond
 //! the archive is left alone. Members that lead out of `dest` and archives with device files are refused.
 //!

@@ -147,7 +147,7 @@ impl HostsFile {
         let mut text = Text::parse(content);
         let mut missing = wanted.clone();
         // From the end, so that what is removed does not move what is still to come; the first line of an address is the one kept.
-        let lines: Vec<Option<Line>> = text.shown().map(|line| Line::parse(&line)).collect();
+        let lines: Vec<Option<Line>> = text.iter().map(Line::parse).collect();
         let first = |address: &IpAddr| lines.iter().position(|line| line.as_ref().is_some_and(|line| line.address == *address));
         let mut gone = Vec::new();
         for (at, line) in lines.iter().enumerate() {
@@ -165,8 +165,8 @@ impl HostsFile {
             match (names == line.names, names.is_empty(), line.comment.is_empty()) {
                 (true, _, _) => {}
                 (false, true, true) => gone.push(at),
-                (false, true, false) => text.replace(at, line.comment.trim_start().as_bytes()),
-                (false, false, _) => text.replace(at, line.with(&names).as_bytes()),
+                (false, true, false) => text.replace(at, line.comment.trim_ascii_start()),
+                (false, false, _) => text.replace(at, &line.with(&names)),
             }
         }
         text.retain(|at, _| !gone.contains(&at));
@@ -202,27 +202,29 @@ struct Line {
     /// All before the first name.
     head: String,
     names: Vec<String>,
-    /// All from the white space before `#`, or empty.
-    comment: String,
+    /// All from the white space before `#`, or empty; in whatever encoding.
+    comment: Vec<u8>,
 }
 
 impl Line {
     /// Reads a line; `None` when it gives no name to an address.
-    fn parse(text: &str) -> Option<Self> {
-        let body = &text[..text.find('#').unwrap_or(text.len())];
-        let trimmed = body.trim_end();
-        let (body, comment) = if body.len() < text.len() { (trimmed, &text[trimmed.len()..]) } else { (trimmed, "") };
+    fn parse(text: &[u8]) -> Option<Self> {
+        let body = &text[..text.iter().position(|byte| *byte == b'#').unwrap_or(text.len())];
+        let trimmed = body.trim_ascii_end();
+        let comment = if body.len() < text.len() { &text[trimmed.len()..] } else { &[] };
+        // Resolvers read names in ASCII; what is something else is no line of theirs.
+        let body = std::str::from_utf8(trimmed).ok()?;
         let mut words = body.split_whitespace();
         let address = words.next()?.parse().ok()?;
         let names: Vec<String> = words.map(str::to_owned).collect();
         let after_address = body.trim_start().find(char::is_whitespace)? + (body.len() - body.trim_start().len());
         let head = after_address + (body[after_address..].len() - body[after_address..].trim_start().len());
-        Some(Self { address, head: body[..head].to_owned(), names, comment: comment.to_owned() })
+        Some(Self { address, head: body[..head].to_owned(), names, comment: comment.to_vec() })
     }
 
     /// Returns the line with other names.
-    fn with(&self, names: &[String]) -> String {
-        format!("{}{}{}", self.head, names.join(" "), self.comment)
+    fn with(&self, names: &[String]) -> Vec<u8> {
+        [self.head.as_bytes(), names.join(" ").as_bytes(), &self.comment].concat()
     }
 }
 

@@ -55,6 +55,18 @@ fn tarball(parts: &[Part<'_>]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
+#[test]
+fn the_folder_unpacked_into_keeps_its_own_mode() {
+    let desk = Desk::new().file("/cache/a.tar", tarball(&[Folder("./", 0o700), File("./x", "read me\n", 0o644)]));
+    let arguments = json!({ "src": "/cache/a.tar", "dest": "/opt/app" });
+    let there = host().directory_with("/opt/app", 0o775, 33, 33);
+    let before = there.entry("/opt/app".as_ref()).unwrap().unwrap().attributes;
+    let done = trial::<Archive>(arguments.clone(), &desk, there).unwrap();
+    assert_eq!(done.log, ["unpack a.tar into /opt/app"]);
+    assert_eq!(done.host.entry("/opt/app".as_ref()).unwrap().unwrap().attributes, before);
+    assert_eq!(trial::<Archive>(arguments, &desk, done.host).unwrap().log, [""; 0]);
+}
+
 fn release() -> Vec<u8> {
     tarball(&[
         Folder("app/", 0o750),

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::HostsFile;
+use crate::api::Inspect;
 use crate::api::conformance::Example;
 use crate::api::fake::{Desk, Fake};
 use crate::api::trial::{error_of, trial};
@@ -48,6 +49,15 @@ fn addresses_have_exactly_their_names() {
     for (arguments, before, after) in cases {
         assert_eq!(edit(&arguments, before), after, "{arguments} {before:?}");
     }
+}
+
+#[test]
+fn comments_in_other_encodings_stay() {
+    let before: &[u8] = b"# caf\xe9\n10.4.7.11 old\t# caf\xe9 \xff\n10.4.7.12 a # \xe9\n";
+    let after: &[u8] = b"# caf\xe9\n10.4.7.11 a\t# caf\xe9 \xff\n# \xe9\n";
+    let host = Fake::new().file("/etc/hosts", before);
+    let done = trial::<HostsFile>(json!({ "address": "10.4.7.11", "names": "a" }), &Desk::new(), host).unwrap();
+    assert_eq!(done.host.read("/etc/hosts".as_ref(), 1000).unwrap(), after);
 }
 
 #[test]
