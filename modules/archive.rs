@@ -131,11 +131,18 @@ impl Module for Archive {
         let owners = Owners::of(self, host)?;
         let mut changes = self.check_dest(host, &owners)?;
         self.check_absent(host, &prepared.absent, &mut changes)?;
-        let (mut members, mut dressed) = (Vec::new(), Vec::new());
+        let (mut members, mut dressed, mut folders) = (Vec::new(), Vec::new(), Vec::new());
+        if let Some(dest) = host.entry(&self.dest)?.filter(|entry| entry.kind == EntryKind::Directory) {
+            folders.push((self.dest.clone(), Some(dest.attributes.clone()), dest.attributes));
+        }
         for wish in &prepared.wishes {
             let path = self.dest.join(&wish.path);
             let now = host.entry(&path)?;
             let attributes = self.attributes(wish, &owners);
+            if let (MemberKind::Directory, Some(now)) = (&wish.kind, &now) {
+                let after = if wish.implied { now.attributes.clone() } else { attributes.clone() };
+                folders.push((path.clone(), Some(now.attributes.clone()), after));
+            }
             match Found::of(host, &path, wish, now.as_ref())? {
                 Found::Same(_) if wish.implied => {}
                 Found::Same(now) => dressed.extend(place::attributes_change(&path, now, attributes)),
@@ -153,7 +160,7 @@ impl Module for Archive {
         }
         // A folder may lose the permission to write only after what belongs into it is there.
         changes.extend(dressed);
-        Ok(Proposal::new(changes))
+        Ok(Proposal::new(place::opened(changes, &folders)))
     }
 
     #[cfg(test)]

@@ -29,10 +29,10 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::api::change::{MemberKind, WriteFile};
+use crate::api::change::MemberKind;
 use crate::api::inspect::wanted_attributes;
 use crate::api::place::{self, Placement};
-use crate::api::{Attributes, Blob, Change, Content, Controller, EntryKind, Inspect, Mode, Module, ModuleError, Proposal};
+use crate::api::{Blob, Change, Content, Controller, EntryKind, Inspect, Mode, Module, ModuleError, Proposal};
 
 /// Files above this size, bytes, are not searched for secrets.
 const SEARCHED: u64 = 4 << 20;
@@ -234,8 +234,7 @@ impl Copy {
         if self.delete && there.is_some() {
             self.check_surplus(host, leaves, &cleared, &mut changes)?;
         }
-        // Root may write anywhere.
-        Ok(if host.facts().user == "root" { changes } else { opened(changes, &folders) })
+        Ok(place::opened(changes, &folders))
     }
 
     /// Adds the changes of one entry; returns it when it is a folder. `cleared` holds the paths that earlier changes remove.
@@ -245,7 +244,7 @@ impl Copy {
         leaf: &Leaf,
         cleared: &mut BTreeSet<PathBuf>,
         changes: &mut Vec<Change>,
-    ) -> Result<Option<Folder>, ModuleError> {
+    ) -> Result<Option<place::Folder>, ModuleError> {
         let path = self.dest.join(&leaf.path);
         let gone = path.ancestors().any(|folder| cleared.contains(folder));
         let mut now = if gone { None } else { host.entry(&path)? };
@@ -314,43 +313,6 @@ impl Copy {
             }
         }
         Ok(())
-    }
-}
-
-/// A folder, the attributes it has, and those it shall have.
-type Folder = (PathBuf, Option<Attributes>, Attributes);
-
-/// Leaves folders that their owner may not write open until what belongs into them is there.
-fn opened(mut changes: Vec<Change>, folders: &[Folder]) -> Vec<Change> {
-    let mut closing = Vec::new();
-    for (folder, now, after) in folders.iter().filter(|(_, _, after)| after.mode & 0o300 != 0o300) {
-        let Some(first) = changes.iter().position(|change| entered(change) == Some(folder)) else { continue };
-        let open = Attributes { mode: after.mode | 0o700, ..after.clone() };
-        let own = changes.iter_mut().find_map(|change| match change {
-            Change::MakeDirectory { path, attributes: after } | Change::SetAttributes { path, after, .. } if path == folder => Some(after),
-            _ => None,
-        });
-        match (own, now) {
-            (Some(own), _) => *own = open.clone(),
-            (None, now) => {
-                let before = now.clone().unwrap_or_else(|| after.clone());
-                changes.insert(first, Change::SetAttributes { path: folder.clone(), before, after: open.clone() });
-            }
-        }
-        closing.push(Change::SetAttributes { path: folder.clone(), before: open, after: after.clone() });
-    }
-    changes.extend(closing.into_iter().rev());
-    changes
-}
-
-/// Returns the folder in which a change makes or removes a name.
-fn entered(change: &Change) -> Option<&Path> {
-    match change {
-        Change::WriteFile(WriteFile { path, .. })
-        | Change::MakeDirectory { path, .. }
-        | Change::Symlink { path, .. }
-        | Change::Remove { path, .. } => path.parent(),
-        _ => None,
     }
 }
 

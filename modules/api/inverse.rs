@@ -6,6 +6,7 @@ use super::change::{Change, GroupSpec, MemberKind, Packages, Record, UnitAction,
 use super::error::ModuleError;
 use super::inspect::{Inspect, UserEntry, goes_along};
 use super::perform::Irreversible;
+use super::place::is_closed;
 use super::types::{Attributes, Content, Entry, EntryKind, Owner};
 
 /// Keeps the content of a file that is about to be replaced, and returns how to get it back.
@@ -29,7 +30,7 @@ pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Ve
         }
         Change::Touch { .. } | Change::Fetch { .. } => Ok(Vec::new()),
         Change::Unpack(unpack) => {
-            let mut undone = Vec::new();
+            let (mut undone, mut opening) = (Vec::new(), Vec::new());
             for member in &unpack.members {
                 let path = unpack.dest.join(&member.path);
                 let stays = matches!((&member.kind, look(host, &path)?), (MemberKind::Directory, Some(entry)) if entry.kind == EntryKind::Directory);
@@ -42,10 +43,15 @@ pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Ve
                         MemberKind::Symlink(target) => EntryKind::Symlink(target.clone()),
                     };
                     undone.extend(put_back(&path, Some(&coming), host, keep)?.into_iter().rev());
+                    // What is in a folder has to be removed before it.
+                    if coming == EntryKind::Directory && is_closed(&member.attributes) {
+                        let open = Attributes { mode: member.attributes.mode | 0o700, ..member.attributes.clone() };
+                        opening.push(Change::SetAttributes { path, before: member.attributes.clone(), after: open });
+                    }
                 }
             }
             undone.reverse();
-            Ok(undone)
+            Ok(opening.into_iter().chain(undone).collect())
         }
         Change::IssueCertificate(issue) => {
             let mut undone = put_back(&issue.certificate, Some(&EntryKind::File), host, keep)?;

@@ -251,3 +251,54 @@ fn refused(command: &str, path: &Path, output: &CommandOutput) -> ModuleError {
         .hint("nothing was written; `%s` stood for a private copy of the file")
         .details(said)
 }
+
+/// A folder, the attributes it has, and those it shall have.
+pub type Folder = (PathBuf, Option<Attributes>, Attributes);
+
+/// Lets users who are not root change what is in folders that nobody but root may write: they are opened for that, and closed when
+/// all that belongs into them is there. Root does the same, so that a playbook does not depend on who runs it.
+pub fn opened(mut changes: Vec<Change>, folders: &[Folder]) -> Vec<Change> {
+    let mut closing = Vec::new();
+    for (folder, now, after) in folders {
+        let closed = is_closed(after) || now.as_ref().is_some_and(is_closed);
+        let Some(first) = changes.iter().position(|change| enters(change, folder)).filter(|_| closed) else { continue };
+        let open = Attributes { mode: after.mode | 0o700, ..after.clone() };
+        let own = changes
+            .iter()
+            .position(|change| matches!(change, Change::MakeDirectory { path, .. } | Change::SetAttributes { path, .. } if path == folder));
+        match (own, now) {
+            (Some(own), None) => changes[own] = Change::MakeDirectory { path: folder.clone(), attributes: open.clone() },
+            (own, Some(now)) => {
+                own.map(|own| changes.remove(own));
+                let first = first - usize::from(own.is_some_and(|own| own < first));
+                changes.insert(first, Change::SetAttributes { path: folder.clone(), before: now.clone(), after: open.clone() });
+            }
+            (None, None) => continue,
+        }
+        if open != *after {
+            closing.push(Change::SetAttributes { path: folder.clone(), before: open, after: after.clone() });
+        }
+    }
+    changes.extend(closing.into_iter().rev());
+    changes
+}
+
+/// Returns whether a folder's own user may change nothing in it.
+pub fn is_closed(folder: &Attributes) -> bool {
+    folder.mode & 0o300 != 0o300
+}
+
+/// Returns whether a change makes or removes a name in a folder.
+fn enters(change: &Change, folder: &Path) -> bool {
+    match change {
+        Change::WriteFile(WriteFile { path, .. })
+        | Change::MakeDirectory { path, .. }
+        | Change::Symlink { path, .. }
+        | Change::Remove { path, .. } => path.parent() == Some(folder),
+        // What is unpacked is put together in `dest` first.
+        Change::Unpack(unpack) => {
+            unpack.dest == folder || unpack.members.iter().any(|member| unpack.dest.join(&member.path).parent() == Some(folder))
+        }
+        _ => false,
+    }
+}

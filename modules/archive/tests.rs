@@ -167,6 +167,19 @@ fn members_have_the_archives_modes_and_owners_or_those_asked_for() {
 }
 
 #[test]
+fn closed_folders_are_opened_for_what_comes_into_them() {
+    let desk = Desk::new().file("/cache/a.tar", tarball(&[Folder("ro/", 0o555), File("ro/x", "read me\n", 0o644)]));
+    let arguments = json!({ "src": "/cache/a.tar", "dest": "/opt/app" });
+    let user = || host().user("me", 5).directory("/opt/app").facts_with(|facts| facts.user = "me".into());
+    let done = trial::<Archive>(arguments.clone(), &desk, user()).unwrap();
+    assert_eq!(done.log, ["unpack a.tar into /opt/app"]);
+    let lacking = |mode| user().directory_with("/opt/app/ro", mode, 5, 5);
+    let opened = ["attributes /opt/app/ro", "unpack a.tar into /opt/app", "attributes /opt/app/ro"];
+    assert_eq!(trial::<Archive>(arguments.clone(), &desk, lacking(0o555)).unwrap().log, opened);
+    assert_eq!(trial::<Archive>(arguments, &desk, lacking(0o700)).unwrap().log, opened);
+}
+
+#[test]
 fn a_download_is_an_archive_too_and_a_wrong_one_is_refused() {
     let url = "https://example.org/v1/app.tgz?x=1";
     let desk = || desk().downloaded(url, "/cache/app.tgz");

@@ -426,7 +426,7 @@ fn a_download_is_verified_before_it_gets_its_name() {
 }
 
 /// Runs on a thread that is another user.
-fn as_nobody(test: impl FnOnce() + Send + 'static) {
+pub(super) fn as_nobody(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(|| {
         if superuser() {
             let (uid, gid) = (rustix::fs::Uid::from_raw(65_534), rustix::fs::Gid::from_raw(65_534));

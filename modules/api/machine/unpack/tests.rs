@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use super::super::tests::{Bench, Desk, attributes, superuser};
+use super::super::tests::{Bench, Desk, as_nobody, attributes, superuser};
 use crate::api::change::{Change, Member, MemberKind, Unpack};
 use crate::api::error::ModuleError;
 use crate::api::inspect::Inspect;
@@ -157,4 +157,21 @@ fn what_was_unpacked_is_undone() {
         bench.machine.perform(change, &mut kept).unwrap();
     }
     assert_eq!(bench.picture(), before);
+}
+
+#[test]
+fn a_folder_that_its_owner_may_not_write_is_filled_and_undone_without_privileges() {
+    as_nobody(|| {
+        let mut bench = bench();
+        let before = bench.picture();
+        let archive = tarball(&[("x/ro/", ""), ("x/ro/a", "text")]);
+        let change = change(&archive, vec![member("ro", MemberKind::Directory, 0o555), file("ro/a", "text")]);
+        let back = bench.machine.invert(&change).unwrap();
+        bench.machine.perform(&change, &mut Desk { blob: archive, ..Desk::default() }).unwrap();
+        assert_eq!(bench.machine.entry(Path::new("/opt/x/ro")).unwrap().unwrap().attributes.mode, 0o555);
+        for change in &back {
+            bench.perform(change).unwrap();
+        }
+        assert_eq!(bench.picture(), before);
+    });
 }
