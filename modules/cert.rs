@@ -189,6 +189,15 @@ impl Module for Cert {
         let (certificate_after, key_after) = self.attributes(host, &certificate, &key)?;
 
         let (authority, now) = (prepared.authority.as_deref(), host.now());
+        if self.issued_after > now + BACKDATED {
+            return Err(ModuleError::host(format!(
+                "`issued_after` is {}, which the host's clock, at {}, has not reached: the certificate would be issued each time",
+                spec::timestamp(self.issued_after),
+                spec::timestamp(now)
+            ))
+            .at("issued_after")
+            .hint("name a moment that has passed, in seconds since 1970"));
+        }
         let dues = Dues { authority, spec: &prepared.spec, renew_before: prepared.renew_before, issued_after: self.issued_after, now };
         let findings = compare::compare(&dues, &certificate.state(), &key.state()).map_err(|error| error.at("path"))?;
         let known = certificate.text().filter(|_| findings.reasons.is_empty());

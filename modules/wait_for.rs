@@ -7,9 +7,9 @@
 //!
 //! Exactly one of these is waited for, seen from the host itself:
 //!
-//! - `port`: a connection to `host` (the host itself when not given) is taken, or, with `state = "closed"`, refused; a name has to be known. With
-//!   `address` the sockets that listen are looked at instead, without a connection: one of them has to be reached at that
-//!   address, or none.
+//! - `port`: a connection to `host` (the host itself when not given) is taken, or, with `state = "closed"`, refused; as long as
+//!   that name cannot be resolved, neither is the case. With `address` the sockets that listen are looked at instead, without a
+//!   connection: one of them has to be reached at that address, or none.
 //! - `path`: something is there, or, with `state = "absent"`, nothing.
 //! - `url`: the server answers with one of `status`, and with a body in which `body` is found. For `https`, `ca` names the
 //!   authorities to trust, `cert` and `key` the certificate to show: files on the host.

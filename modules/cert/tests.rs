@@ -197,6 +197,8 @@ fn a_certificate_near_its_end_is_issued_again() {
     // It was issued five minutes after it became valid.
     assert_eq!(at(1, json!({ "issued_after": ISSUED + 300 })), "");
     assert_eq!(at(1, json!({ "issued_after": ISSUED + 301 })), "issued before 2023-11-14T22:18:21Z");
+    let future = module(arguments(json!({ "issued_after": (ISSUED + DAY) * 1000 })), &desk()).unwrap().check(&host).unwrap_err();
+    assert_eq!(future.argument.as_deref(), Some("issued_after"), "milliseconds: {}", future.message);
     assert_eq!(at(88, json!({})), "expires in 12 d");
     assert_eq!(at(88, json!({ "renew_before": "10d" })), "");
     assert_eq!(at(99, json!({ "renew_before": "0s" })), "");
