@@ -66,7 +66,7 @@ pub fn inverse(host: &dyn Inspect, change: &Change, keep: Keep<'_>) -> Result<Ve
             Ok(vec![Change::SetKernelParameter { key: key.clone(), before: after.clone(), after: before.clone() }])
         }
         Change::Packages(packages) => Ok(invert_packages(packages)),
-        Change::User { name, after, remove_home, .. } => invert_user(host, name, after.as_ref(), *remove_home),
+        Change::User { name, after, remove_home, .. } => invert_user(host, name, after.as_ref(), *remove_home, keep),
         Change::Group { name, after, .. } => invert_group(host, name, after.as_ref()),
         Change::Run(_) => Err(Irreversible("commands cannot be undone".to_owned())),
     }
@@ -185,10 +185,20 @@ fn invert_packages(packages: &Packages) -> Vec<Change> {
     })]
 }
 
-fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_home: bool) -> Result<Vec<Change>, Irreversible> {
+fn invert_user(
+    host: &dyn Inspect,
+    name: &str,
+    after: Option<&UserSpec>,
+    remove_home: bool,
+    keep: Keep<'_>,
+) -> Result<Vec<Change>, Irreversible> {
     let now = host.user(name).map_err(|error| Irreversible(error.message))?;
-    if remove_home && now.is_some() {
-        return Err(Irreversible(format!("the home directory of `{name}` is removed with the user")));
+    // The home directory that goes with the user comes back after it.
+    let mut home_back = Vec::new();
+    if let Some(user) = now.as_ref().filter(|user| remove_home && user.home.components().count() > 1)
+        && look(host, &user.home)?.is_some()
+    {
+        home_back = put_back(&user.home, None, host, keep)?;
     }
     let mut before = match &now {
         Some(user) => Some(spec_of(host, user)?),
@@ -220,7 +230,7 @@ fn invert_user(host: &dyn Inspect, name: &str, after: Option<&UserSpec>, remove_
         None => false,
     };
     let back = Change::User { name: name.to_owned(), before: after.cloned(), after: before, remove_home };
-    Ok(own_group.into_iter().chain([back]).collect())
+    Ok(own_group.into_iter().chain([back]).chain(home_back).collect())
 }
 
 /// Returns a user as it is, as a specification; the password hash is not known to a check and is left as it is.

@@ -22,6 +22,8 @@ pub(super) fn examples() -> Vec<Example> {
         Example::new("changes what differs", json!({ "name": "bob", "shell": "/bin/zsh", "groups": [], "comment": "x".repeat(10_000) }))
             .on(host()),
         Example::new("adds to groups", json!({ "name": "bob", "groups": "ops", "append": true })).on(host()),
+        Example::new("removes a user and all that it has", json!({ "name": "bob", "state": "absent", "remove_home": true }))
+            .on(host().directory("/home/bob").file("/home/bob/notes", "mine\n").link("/home/bob/link", "notes")),
         Example::new("removes a user", json!({ "name": "bob", "state": "absent" })).on(host()),
     ]
 }

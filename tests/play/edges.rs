@@ -145,6 +145,17 @@ fn an_undo_says_what_it_leaves_and_why() {
 }
 
 #[test]
+fn an_undo_makes_no_user_out_of_what_has_changed_of_one_that_is_gone() {
+    let kplay = hosts(&["a"]).file("a/etc/passwd", "bob:x:1001:1001:Bob:/home/bob:/bin/sh\n").file("a/etc/group", "bob:x:1001:\n");
+    let body = r#"host:user({ name = "bob", shell = "/bin/zsh" })"#;
+    let ran = kplay.playbook(&play(body)).args(["--events", "events"]).stdout_has("changed=1").run();
+    std::fs::write(ran.path("a/etc/passwd"), "").unwrap();
+    let undone = undo(ran).run();
+    assert!(undone.stdout.contains("user bob: the user `bob` is gone"), "{}", undone.stdout);
+    assert_eq!(undone.text("a/etc/passwd"), "");
+}
+
+#[test]
 fn an_undo_leaves_what_others_have_changed_since() {
     let body = r#"
         host:user({ name = "bob", shell = "/bin/zsh" })

@@ -182,6 +182,19 @@ enum Undone {
 
 /// Returns why a change of an undo is not to be made: it is not needed, or would take away what others have put there.
 fn needless(host: &dyn crate::api::Inspect, change: &Change) -> Result<Option<String>, ModuleError> {
+    // An account that is gone has nothing that could be as before; it comes back where its removal is taken back.
+    match change {
+        Change::User { name, before: Some(_), after: Some(_), .. } if host.user(name)?.is_none() => {
+            return Ok(Some(format!("the user `{name}` is gone")));
+        }
+        Change::User { name, after: None, .. } if host.user(name)?.is_none() => {
+            return Ok(Some(format!("the user `{name}` is gone already")));
+        }
+        Change::Group { name, after: None, .. } if host.group(name)?.is_none() => {
+            return Ok(Some(format!("the group `{name}` is gone already")));
+        }
+        _ => {}
+    }
     let Change::Remove { path, before } = change else { return Ok(None) };
     let Some(entry) = host.entry(path)? else { return Ok(Some(format!("`{}` is gone already", path.display()))) };
     let folder = before.kind == EntryKind::Directory && entry.kind == EntryKind::Directory;
