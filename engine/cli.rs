@@ -76,10 +76,10 @@ pub struct Play {
     pub connection: Connection,
     #[command(flatten)]
     pub mode: Mode,
-    /// Do only tasks with one of these tags
+    /// Do only tasks with one of these tags; `all`, `tagged` and `untagged` are such, too
     #[arg(short, long, value_name = "TAG,…", value_delimiter = ',', help_heading = "Selection")]
     pub tags: Vec<String>,
-    /// Leave out tasks with one of these tags
+    /// Leave out tasks with one of these tags, likewise
     #[arg(long, value_name = "TAG,…", value_delimiter = ',', help_heading = "Selection")]
     pub skip_tags: Vec<String>,
     /// Leave out all tasks before the one of this name

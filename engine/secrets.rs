@@ -145,10 +145,11 @@ fn mask_words(text: &str, secret: &str) -> String {
     masked + &text[done..]
 }
 
-/// Returns the secret itself, its lines, and how JSON, shells, URLs and base64 spell it.
+/// Returns the secret itself, its lines (short ones are words such as `data:`, which are no secret by themselves), and how JSON,
+/// shells, URLs and base64 spell it.
 fn forms(secret: &str) -> Vec<String> {
     let mut forms = vec![secret.to_owned()];
-    forms.extend(secret.lines().map(str::trim).filter(|line| line.chars().count() >= SHORTEST).map(str::to_owned));
+    forms.extend(secret.lines().map(str::trim).filter(|line| line.chars().count() >= SHORTEST_PART).map(str::to_owned));
     let json = Value::from(secret).to_string();
     forms.push(json.trim_matches('"').to_owned());
     forms.push(secret.replace('\'', r"'\''"));

@@ -70,25 +70,33 @@ const OUTERMOST: usize = 16;
 
 /// Returns the running functions that stand in files of the user's, innermost first; of very many, those at both ends.
 pub(super) fn frames(lua: &Lua) -> Vec<Frame> {
+    let mut frames = Vec::new();
+    for level in 0..INNERMOST {
+        match frame(lua, level) {
+            None => return frames,
+            Some(frame) => frames.extend(frame),
+        }
+    }
     let depth = depth(lua);
-    let left_out = INNERMOST..depth.saturating_sub(OUTERMOST).max(INNERMOST);
-    (0..depth).filter(|level| !left_out.contains(level)).filter_map(|level| frame(lua, level)).collect()
+    let outermost = INNERMOST.max(depth.saturating_sub(OUTERMOST))..depth;
+    frames.extend(outermost.filter_map(|level| frame(lua, level)?));
+    frames
 }
 
-/// Returns the function that runs at a level, if it stands in a file of the user's.
-fn frame(lua: &Lua, level: usize) -> Option<Frame> {
+/// Returns the function that runs at a level: nothing above the last, and no frame for what stands in no file of the user's.
+fn frame(lua: &Lua, level: usize) -> Option<Option<Frame>> {
     lua.inspect_stack(level, |debug| {
         let source = debug.source();
         let file = source.source.as_deref()?.strip_prefix('@')?;
         let line = u32::try_from(debug.current_line()?).ok()?;
         Some(Frame { file: PathBuf::from(file), line, short: source.short_src.as_deref().unwrap_or(file).to_owned() })
-    })?
+    })
 }
 
 /// Returns how many functions run.
 fn depth(lua: &Lua) -> usize {
     let runs = |level| lua.inspect_stack(level, |_| ()).is_some();
-    let mut above = 1;
+    let mut above = INNERMOST;
     while runs(above) {
         above *= 2;
     }

@@ -1,6 +1,7 @@
 //! Sends contents to hosts: part by part, no faster than the host takes them, deflated where the link is what it waits for.
 
 use std::io::{Read, SeekFrom, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,9 @@ impl Senders {
     }
 
     fn answer(&self, blobs: &Blobs, outbox: &PollLoop, host: HostId, digest: Digest, kept: Option<Beginning>) {
-        if let Err(message) = self.stream(blobs, outbox, host, digest, kept) {
+        // The host waits for an answer, whatever happens here.
+        let sent = catch_unwind(AssertUnwindSafe(|| self.stream(blobs, outbox, host, digest, kept)));
+        if let Err(message) = sent.unwrap_or_else(|_| Err("kplay itself failed at it".to_owned())) {
             say(outbox, host, &ToAgent::NoBlob { digest, message });
         }
     }

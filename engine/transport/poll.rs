@@ -5,6 +5,7 @@ mod queued;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -257,8 +258,15 @@ impl Driver {
         }
     }
 
-    /// Reads and writes until nothing moves any more, or the host's turn is over.
+    /// Serves a host; where kplay itself fails, that host alone is lost, and nobody waits for it.
     fn serve(&mut self, number: usize) {
+        if catch_unwind(AssertUnwindSafe(|| self.take_turn(number))).is_err() {
+            self.remove(number, Some("kplay itself failed at it".to_owned()));
+        }
+    }
+
+    /// Reads and writes until nothing moves any more, or the host's turn is over.
+    fn take_turn(&mut self, number: usize) {
         let Some(host) = self.hosts.get_mut(&number) else { return };
         let mut listening = true;
         let mut broken = None;

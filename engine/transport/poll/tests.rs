@@ -163,3 +163,21 @@ fn output_that_reading_errors_took_off_the_socket_is_not_left_behind() {
     far.stream.write_all(&wire::encode(&ToController::Done { id: 2 }).unwrap()).unwrap();
     assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(4, ToController::Done { id: 2 }));
 }
+
+#[test]
+fn a_panic_over_one_host_is_the_loss_of_that_host_alone() {
+    let (sender, arrivals) = mpsc::channel::<Arrival>();
+    let deliver = move |arrival| {
+        assert!(!matches!(arrival, Arrival::Message(1, _)), "on purpose");
+        sender.send(arrival).is_ok()
+    };
+    let poll = PollLoop::delivering(deliver).unwrap();
+    let ((one, mut far_one), (two, mut far_two)) = (StreamLink::pair().unwrap(), StreamLink::pair().unwrap());
+    poll.add(1, connected(one));
+    poll.add(2, connected(two));
+    let bytes = wire::encode(&ToController::Started { task: 3 }).unwrap();
+    far_one.stream.write_all(&bytes).unwrap();
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Lost(1, "kplay itself failed at it".into()));
+    far_two.stream.write_all(&bytes).unwrap();
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(2, ToController::Started { task: 3 }));
+}
