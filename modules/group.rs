@@ -13,7 +13,6 @@ use serde_json::Value;
 use crate::api::change::GroupSpec;
 #[cfg(test)]
 use crate::api::conformance::Example;
-use crate::api::inspect::primary_members;
 use crate::api::{Change, Controller, Footprint, Inspect, Module, ModuleError, Owner, Proposal};
 
 /// Arguments of `group`.
@@ -69,7 +68,7 @@ impl Module for Group {
             return Err(ModuleError::host(format!("the number {gid} belongs to the group `{}`", other.name)).at("gid"));
         }
         if let (State::Absent, Some(group)) = (self.state, &now)
-            && let Some(user) = primary_members(host, &group.id)?.first()
+            && let Some(user) = host.primary_members(&group.id)?.first()
         {
             return Err(ModuleError::host(format!("`{}` is the primary group of the user `{user}`", self.name))
                 .at("name")
@@ -148,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_primary_group_stays() {
-        let host = Fake::new().user("eve", 1000).file("/etc/passwd", "root:x:0:0::/:/bin/sh\neve:x:1000:1000::/home/eve:/bin/sh\n");
+        let host = Fake::new().user("eve", 1000);
         let error = module(json!({ "name": "eve", "state": "absent" })).unwrap().check(&host).unwrap_err();
         assert_eq!(error.message, "`eve` is the primary group of the user `eve`");
     }

@@ -35,6 +35,23 @@ pub trait Inspect {
     /// Returns the group by name or number; `None` when there is none.
     fn group(&self, name: &str) -> Result<Option<GroupEntry>, ModuleError>;
 
+    /// Returns the users whose primary group has this number, by their names.
+    fn primary_members(&self, group: &Owner) -> Result<Vec<String>, ModuleError> {
+        let path = Path::new("/etc/passwd");
+        if self.target(path)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let text = self.read(path, super::place::TEXT_LIMIT)?;
+        let mut found = Vec::new();
+        for name in String::from_utf8_lossy(&text).lines().filter_map(|line| line.split(':').next()) {
+            // The file tells who there is; earlier tasks may have moved them.
+            if self.user(name)?.is_some_and(|user| user.name == name && user.group == *group) {
+                found.push(name.to_owned());
+            }
+        }
+        Ok(found)
+    }
+
     /// Returns what systemd knows of a unit (`kube-apiserver` and `kube-apiserver.service` alike).
     fn unit(&self, name: &str) -> Result<Unit, ModuleError>;
     /// Returns what a unit last said in its log, a few lines for a message; none where there is no log.
@@ -303,28 +320,11 @@ pub fn group_id(host: &dyn Inspect, name: &str) -> Result<Owner, ModuleError> {
     }
 }
 
-/// Returns the users whose primary group has this number, by their names.
-pub fn primary_members(host: &dyn Inspect, group: &Owner) -> Result<Vec<String>, ModuleError> {
-    let path = Path::new("/etc/passwd");
-    if host.target(path)?.is_none() {
-        return Ok(Vec::new());
-    }
-    let text = host.read(path, super::place::TEXT_LIMIT)?;
-    let mut found = Vec::new();
-    for name in String::from_utf8_lossy(&text).lines().filter_map(|line| line.split(':').next()) {
-        // The file tells who there is; earlier tasks may have moved them.
-        if host.user(name)?.is_some_and(|user| user.name == name && user.group == *group) {
-            found.push(name.to_owned());
-        }
-    }
-    Ok(found)
-}
-
 /// Returns whether the group of a user's name goes with the user, as userdel has it: it is the primary one, and nobody else's.
 pub fn goes_along(host: &dyn Inspect, user: &UserEntry) -> Result<bool, ModuleError> {
     let Some(group) = host.group(&user.name)?.filter(|group| group.name == user.name && group.id == user.group) else { return Ok(false) };
     let others = |names: &[String]| names.iter().any(|name| *name != user.name);
-    Ok(!others(&group.members) && !others(&primary_members(host, &group.id)?))
+    Ok(!others(&group.members) && !others(&host.primary_members(&group.id)?))
 }
 
 /// Reads the number of a user or group; the highest one means "leave it as it is" to the kernel, and nobody has it.

@@ -82,6 +82,10 @@ impl Inspect for Fake {
         Ok(self.users.get(name).or_else(by_number).cloned())
     }
 
+    fn primary_members(&self, group: &Owner) -> Result<Vec<String>, ModuleError> {
+        Ok(self.users.values().filter(|user| user.group == *group).map(|user| user.name.clone()).collect())
+    }
+
     fn group(&self, name: &str) -> Result<Option<GroupEntry>, ModuleError> {
         let by_number = || name.parse().ok().and_then(|id| self.groups.values().find(|group| group.id == Owner::Id(id)));
         Ok(self.groups.get(name).or_else(by_number).cloned())

@@ -7,7 +7,7 @@ use super::clouds::Over;
 use super::fold::Folded;
 use crate::api::change::{GroupSpec, UserSpec};
 use crate::api::error::ModuleError;
-use crate::api::inspect::{GroupEntry, UserEntry, goes_along, primary_members};
+use crate::api::inspect::{GroupEntry, UserEntry, goes_along};
 use crate::api::types::{Attributes, Owner};
 
 impl Forecast<'_> {
@@ -156,14 +156,18 @@ impl Forecast<'_> {
         Ok(())
     }
 
+    /// Returns the users whose primary group this would be: those of the base that are still in it, and those that have come.
+    pub(super) fn primary_group_of(&self, group: &Owner) -> Result<Vec<String>, ModuleError> {
+        let mut names = self.base.primary_members(group)?;
+        names.retain(|name| !self.users.contains_key(name));
+        let belongs = |(_, (user, _)): &(&String, &(Option<UserEntry>, u64))| user.as_ref().is_some_and(|user| user.group == *group);
+        names.extend(self.users.iter().filter(belongs).map(|(name, _)| name.clone()));
+        Ok(names)
+    }
+
     /// Lets those whose primary group gets another number stay in it, as groupmod does.
     fn move_primary_group(&mut self, old: &Owner, new: &Owner) -> Result<(), ModuleError> {
-        for (user, at) in self.users.values_mut() {
-            if let Some(user) = user.as_mut().filter(|user| user.group == *old) {
-                (user.group, *at) = (new.clone(), self.folds);
-            }
-        }
-        for name in primary_members(self, old)? {
+        for name in self.primary_group_of(old)? {
             if let Some(user) = self.find_user(&name)? {
                 self.users.insert(name, (Some(UserEntry { group: new.clone(), ..user }), self.folds));
             }

@@ -8,7 +8,7 @@ use super::files::Text;
 use super::{Certainty, Forecast, Purpose};
 use crate::api::error::ModuleError;
 use crate::api::inspect::{Command, CommandOutput, Facts, Fingerprint, GroupEntry, Inspect, Unit, UserEntry};
-use crate::api::types::{Content, Entry};
+use crate::api::types::{Content, Entry, Owner};
 
 impl Inspect for Forecast<'_> {
     fn entry(&self, path: &Path) -> Result<Option<Entry>, ModuleError> {
@@ -48,6 +48,10 @@ impl Inspect for Forecast<'_> {
 
     fn user(&self, name: &str) -> Result<Option<UserEntry>, ModuleError> {
         self.find_user(name)
+    }
+
+    fn primary_members(&self, group: &Owner) -> Result<Vec<String>, ModuleError> {
+        self.primary_group_of(group)
     }
 
     fn group(&self, name: &str) -> Result<Option<GroupEntry>, ModuleError> {

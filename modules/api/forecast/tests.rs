@@ -262,11 +262,14 @@ fn owners_that_a_task_creates_have_names_before_they_have_numbers() {
 
 #[test]
 fn users_stay_in_a_primary_group_that_gets_another_number() {
-    let host = Fake::new().user("eve", 1000).file("/etc/passwd", "eve:x:1000:1000::/home/eve:/bin/sh\n");
+    let host = Fake::new().user("eve", 1000);
     let mut forecast = Forecast::new(&host, &Nothing, Purpose::Check);
     let spec = GroupSpec { gid: Some(1500), system: false };
     fold(&mut forecast, &Change::Group { name: "eve".into(), before: Some(1000), after: Some(spec) });
     assert_eq!(forecast.user("eve").unwrap().unwrap().group, Owner::Id(1500));
+    let spec = UserSpec { group: Some("eve".into()), ..UserSpec::default() };
+    fold(&mut forecast, &Change::User { name: "new".into(), before: None, after: Some(spec), remove_home: false });
+    assert_eq!(forecast.primary_members(&Owner::Id(1500)).unwrap(), ["eve", "new"]);
 }
 
 /// Changes over a few paths, users and units that meet each other in every way.
