@@ -8,7 +8,8 @@
 //! What comes out in `dest` is what `tar -x --strip-components=STRIP` makes there, but for times: files, directories, links, hard
 //! links (as files of their own), with the archive's modes and, when the task runs as root, the archive's numeric owners. `mode`,
 //! `directory_mode`, `owner` and `group` override them; a symbolic mode starts from the archive's. As another user the files are
-//! that user's, and group and others cannot write them.
+//! that user's, and group and others cannot write them. `strip` counts folders: a `./` at the head of names, which tar takes for one,
+//! is none.
 //!
 //! `include` and `exclude` are patterns of member names as `tar -t` shows them. `*` stands for any part of a name, `?` for a
 //! character, `[a-z]` for one of a set, `**` for any folders; a pattern without a slash matches a name at any depth, and a folder
