@@ -108,7 +108,7 @@ fn plan(bencher: Bencher<'_, '_>, count: usize) {
         for host in 0..count {
             program.begin(0, host).unwrap();
             let step = program.resume(host);
-            assert!(matches!(step, Step::NeedsTasks | Step::Ended), "{step:?}");
+            assert!(matches!(step, Step::Finishing | Step::Ended), "{step:?}");
             tasks += program.take_queue(host).unwrap().len();
         }
         assert_eq!(tasks, count * 50);
