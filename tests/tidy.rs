@@ -169,6 +169,22 @@ fn no_file_is_forgotten() {
     none(&forgotten);
 }
 
+/// A key or a recording that a trial by hand has left beside `Cargo.toml` is soon part of the project.
+#[test]
+fn the_root_holds_manuals_and_settings_alone() {
+    let stray = |path: &PathBuf| {
+        path.is_file() && !path.extension().is_some_and(|ending| ["md", "toml", "lock"].iter().any(|known| ending == *known))
+    };
+    let entries = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let hidden = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    none(
+        &entries
+            .filter(|path| !hidden(path) && stray(path))
+            .map(|path| format!("{} does not belong there", path.display()))
+            .collect::<Vec<_>>(),
+    );
+}
+
 #[test]
 fn modules_are_the_files_and_the_registry() {
     let registry = fs::read_to_string(root().join("modules/lib.rs")).unwrap();
