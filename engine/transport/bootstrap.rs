@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::agents::{Agent, Agents};
+use super::agents::{Agent, Agents, Packing};
 use super::{Connected, Link};
 use crate::diagnostic::{Diagnostic, Result};
 
@@ -57,11 +57,11 @@ pub(super) fn run(link: Box<dyn Link>, marker: &Marker, agents: &Agents, timeout
     loop {
         match session.next_line()? {
             Line::Started => return Ok(Connected { link: session.link, early: session.output, agent_sent, latency: None }),
-            Line::Need { digest, gzip } => {
+            Line::Need { digest, packing } => {
                 let Some(agent) = agents.by_digest(&digest)? else {
                     return Err(session.fail(format!("the host asks for an agent `{digest}` that it was not told of")));
                 };
-                session.send(&agent, gzip, timeout)?;
+                session.send(&agent, packing, timeout)?;
                 agent_sent = true;
             }
             Line::Machine(machine) => {
@@ -79,7 +79,7 @@ enum Line {
     /// Frames follow.
     Started,
     /// The agent with this digest is to be sent.
-    Need { digest: String, gzip: bool },
+    Need { digest: String, packing: Packing },
     /// There is no agent for a host whose `uname -m` says this.
     Machine(String),
     /// It does not work.
@@ -123,8 +123,8 @@ impl Session<'_> {
     }
 
     /// Sends the agent; the script reads its size in a line of its own.
-    fn send(&mut self, agent: &Agent, gzip: bool, timeout: Duration) -> Result<()> {
-        let payload = if gzip { agent.gzipped()? } else { agent.plain()? };
+    fn send(&mut self, agent: &Agent, packing: Packing, timeout: Duration) -> Result<()> {
+        let payload = agent.packed(packing)?;
         let head = format!("{}\n", payload.len());
         for part in [head.as_bytes(), payload] {
             let mut sent = 0;
@@ -299,8 +299,8 @@ fn parse_line(text: &str, marker: &Marker) -> Option<Line> {
     let argument = rest.strip_prefix(marker.as_str())?.trim_start();
     match kind {
         "NEED" => {
-            let (format, digest) = argument.split_once(' ')?;
-            Some(Line::Need { digest: digest.to_owned(), gzip: format == "gzip" })
+            let (packing, digest) = argument.split_once(' ')?;
+            Some(Line::Need { digest: digest.to_owned(), packing: Packing::named(packing)? })
         }
         "MACHINE" => Some(Line::Machine(argument.to_owned())),
         "FAIL" => Some(Line::Fail(argument.to_owned())),

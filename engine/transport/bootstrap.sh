@@ -88,11 +88,12 @@ done;
 # It is not: take it into the first folder that is safe and allows execution.
 IFS=" ";
 has() { command -v "$1" >/dev/null 2>&1; };
-z=gzip; has gzip || { z=plain; has sha256sum || fail "neither gzip nor sha256sum is there"; };
+z=; for x in zstd gzip sha256sum; do if [ -z "$z" ] && has $x; then z=$x; fi; done;
+case $z in sha256sum) z=plain;; "") fail "none of zstd, gzip and sha256sum is there";; esac;
 damaged() { fail "the agent arrived damaged in $d; is the disk full?"; };
 not() { echo "kplay: $1" >&2; };
 for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kplay-$u; do
-  if [ -e "$d" ]; then :; else mkdir -p "${d%/*}" 2>/dev/null; mkdir -m 700 "$d" 2>/dev/null; fi;
+  if [ -e "$d" ]; then :; else mkdir -p -m 700 "$d" 2>/dev/null; fi;
   real "$d" || { not "cannot use $d: no folder, or a link"; continue; };
   safe "$r" || { not "cannot use $d: it, or a folder above it, belongs to or can be written by others"; continue; };
   t=$r/.new-$m;
@@ -100,11 +101,12 @@ for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kp
   "$t" 2>/dev/null || { rm -f "$t"; not "cannot use $d: it does not allow execution"; continue; };
   clean() { rm -f "$t"; };
   trap clean 0; trap "exit 1" 1 2 13 15;
-  find "$r" -name "agent-*" -mtime +60 -exec rm -f {} + 2>/dev/null;
+  set +f; set -- "$r"/agent-*; set -f;
+  if [ -e "$1" ]; then find "$r" -name "agent-*" -mtime +60 -exec rm -f {} + 2>/dev/null; fi;
   say NEED "$z $h";
   read -r c || exit 1;
-  if [ $z = gzip ]; then head -c "$c" | gzip -dc > "$t" || damaged;
-  else head -c "$c" > "$t"; x=$(sha256sum < "$t"); [ "${x%% *}" = "$h" ] || damaged; fi;
+  if [ $z = plain ]; then head -c "$c" > "$t"; x=$(sha256sum < "$t"); [ "${x%% *}" = "$h" ] || damaged;
+  else head -c "$c" | $z -dc > "$t" || damaged; fi;
   mv -f "$t" "$r/agent-$h" || fail "cannot rename the agent in $d";
   trap - 0 1 2 13 15;
   note; umask "$o"; exec "$r/agent-$h" serve $m;

@@ -28,7 +28,7 @@ fn the_script_is_one_line_that_every_shell_takes_as_one_word() {
 fn lines_are_found_behind_noise_and_only_with_our_marker() {
     let text = b"Welcome!\r\n\x01KPLAY:beef\nlast login\x01KPLAY-NEED:00ff gzip abcd\r\nrest";
     let (line, end) = find_line(text, &marker()).unwrap();
-    assert_eq!(line, Line::Need { digest: "abcd".to_owned(), gzip: true });
+    assert_eq!(line, Line::Need { digest: "abcd".to_owned(), packing: Packing::Gzip });
     assert_eq!(&text[end..], b"rest");
     assert_eq!(find_line(b"\x01KPLAY:00ff", &marker()), None);
     assert_eq!(find_line(b"x\x01KPLAY:00ff\nframes", &marker()), Some((Line::Started, 13)));
@@ -139,7 +139,9 @@ impl Host {
         std::fs::create_dir(&programs).unwrap();
         std::os::unix::fs::symlink(shell, programs.join("sh")).unwrap();
         for applet in ["id", "uname", "ls", "mkdir", "chmod", "rm", "mv", "head"].iter().chain(further) {
-            std::os::unix::fs::symlink(busybox(), programs.join(applet)).unwrap();
+            // Busybox has no zstd.
+            let program = if *applet == "zstd" { where_is(applet) } else { busybox() };
+            std::os::unix::fs::symlink(program, programs.join(applet)).unwrap();
         }
         programs
     }
@@ -162,10 +164,14 @@ impl Host {
 }
 
 fn busybox() -> String {
-    let busybox = Command::new("sh").args(["-c", "command -v busybox"]).output().unwrap().stdout;
-    let busybox = String::from_utf8(busybox).unwrap();
-    assert!(!busybox.is_empty(), "this test needs busybox: install busybox-static");
-    busybox.trim().to_owned()
+    where_is("busybox")
+}
+
+fn where_is(program: &str) -> String {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().unwrap().stdout;
+    let found = String::from_utf8(found).unwrap();
+    assert!(!found.is_empty(), "this test needs {program}: install busybox-static and zstd");
+    found.trim().to_owned()
 }
 
 impl Drop for Host {
@@ -194,8 +200,8 @@ fn the_agent_is_sent_once_whatever_the_shell() {
 
 #[test]
 fn busybox_is_enough() {
-    // Without gzip the agent travels as it is.
-    for (shell, further) in [(busybox().as_str(), &["gzip", "find"][..]), ("/bin/sh", &["sha256sum"])] {
+    // Without zstd and gzip the agent travels as it is.
+    for (shell, further) in [(busybox().as_str(), &["gzip", "find"][..]), ("/bin/sh", &["zstd"]), ("/bin/sh", &["sha256sum"])] {
         let host = Host::new();
         let programs = host.programs(shell, further);
         let shell = programs.join("sh").display().to_string();
@@ -267,19 +273,25 @@ fn folders_that_others_can_write_to_are_not_used() {
 
 #[test]
 fn an_agent_that_arrives_damaged_is_not_started() {
-    let whole = Host::new().agents.all().unwrap()[0].1.gzipped().unwrap().to_vec();
-    let [mut changed, cut] = [whole.clone(), whole[..whole.len() - 12].to_vec()];
-    changed[whole.len() - 9] ^= 1;
-    for (damaged, gzip) in [(b"wrong".to_vec(), true), (changed, true), (cut, true), (whole, false)] {
+    let sender = Host::new();
+    let agent = sender.agents.all().unwrap()[0].1.clone();
+    let mut ways = vec![(Packing::Plain, "sha256sum", agent.packed(Packing::Gzip).unwrap().to_vec())];
+    for (packing, program) in [(Packing::Zstd, "zstd"), (Packing::Gzip, "gzip")] {
+        let whole = agent.packed(packing).unwrap().to_vec();
+        let [mut changed, cut] = [whole.clone(), whole[..whole.len() - 12].to_vec()];
+        changed[whole.len() - 9] ^= 1;
+        ways.extend([b"wrong".to_vec(), changed, cut].map(|damaged| (packing, program, damaged)));
+    }
+    for (packing, program, damaged) in ways {
         let host = Host::new();
-        let programs = host.programs("/bin/sh", if gzip { &["gzip"] } else { &["sha256sum"] });
+        let programs = host.programs("/bin/sh", &[program]);
         let mut link = host.start(&["/bin/sh"], Some(&programs));
         link.write(format!("{}\n", damaged.len()).as_bytes()).unwrap();
         link.write(&damaged).unwrap();
         let (marker, deadline) = (marker(), Instant::now() + Duration::from_secs(20));
         let mut session = Session { link: Box::new(link), marker: &marker, output: Vec::new(), complaints: Vec::new(), deadline };
-        let Line::Need { gzip: wanted, .. } = session.next_line().unwrap() else { panic!("nothing is asked for") };
-        assert_eq!(wanted, gzip);
+        let Line::Need { packing: wanted, .. } = session.next_line().unwrap() else { panic!("nothing is asked for") };
+        assert_eq!(wanted, packing);
         let Line::Fail(reason) = session.next_line().unwrap() else { panic!("not refused") };
         assert!(reason.starts_with("the agent arrived damaged in "), "{reason}");
         assert!(session.next_line().is_err(), "it ends");
@@ -288,7 +300,7 @@ fn an_agent_that_arrives_damaged_is_not_started() {
     }
     let host = Host::new();
     let error = host.run(&["/bin/sh"], Some(&host.programs("/bin/sh", &[]))).unwrap_err();
-    assert_eq!(error.message, "cannot start the agent: neither gzip nor sha256sum is there");
+    assert_eq!(error.message, "cannot start the agent: none of zstd, gzip and sha256sum is there");
 }
 
 #[test]
