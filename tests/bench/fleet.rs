@@ -103,11 +103,19 @@ impl Fleet {
     pub fn forget(&self) -> Outcome<()> {
         for home in fs::read_dir(self.folder.join("homes"))? {
             for entry in fs::read_dir(home?.path())? {
-                let path = entry?.path();
-                if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }?;
+                self.put_aside(&entry?.path())?;
             }
         }
         Ok(())
+    }
+
+    /// Takes a file or a folder out of the way, for ever. Not by deleting it: ext4 gives nobody an inode that was deleted in the last
+    /// seconds, and looks for another one at each file that is made, which cost a first run as much processor as all else.
+    pub fn put_aside(&self, path: &Path) -> Outcome<()> {
+        let aside = self.folder.join("aside");
+        fs::create_dir_all(&aside)?;
+        let number = fs::read_dir(&aside)?.count();
+        Ok(fs::rename(path, aside.join(number.to_string()))?)
     }
 
     /// Where the agent's state of a host lies on this machine.

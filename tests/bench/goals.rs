@@ -63,12 +63,12 @@ fn first_apply(rows: &[Row]) -> Option<Figure> {
     let most = rows.iter().map(|row| row.hosts).max()?;
     let row = |name: &str| rows.iter().find(|row| row.name == name && row.hosts == most);
     let own = row("kplay")?;
-    let first = own.first?.wall.as_secs_f64();
+    let first = own.first()?.wall.as_secs_f64();
     let others = rows.iter().filter(|row| row.hosts == most && row.name != "kplay");
-    let best = others.filter_map(|row| Some((row.first?.wall.as_secs_f64(), row.name))).min_by(|a, b| a.0.total_cmp(&b.0));
+    let best = others.filter_map(|row| Some((row.first()?.wall.as_secs_f64(), row.name))).min_by(|a, b| a.0.total_cmp(&b.0));
     let mut value = format!("{first:.1} s, {:.2} x a later run", first / median(&own.samples).0.wall.as_secs_f64());
     if let Some((time, name)) = best {
-        value += &format!("; {name}: {time:.1} s");
+        value += &format!("; {name}: {time:.1} s{}", verdict(first < time));
     }
     let what = format!("first run, agent not there yet, {}", counted(most));
     Some(Figure { what, value, goal: "2 x a later run and the bytes; faster than all" })

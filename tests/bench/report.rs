@@ -17,12 +17,19 @@ pub struct Row {
     pub name: &'static str,
     /// How many hosts.
     pub hosts: usize,
-    /// The run that made everything, for those that do.
-    pub first: Option<Sample>,
+    /// Runs that made everything, on hosts that had never seen the contender; none of those that only look.
+    pub firsts: Vec<Sample>,
     /// Runs that changed nothing.
     pub samples: Vec<Sample>,
     /// Forecasts of a playbook that was edited just before.
     pub edits: Vec<Sample>,
+}
+
+impl Row {
+    /// The middle one of the first runs.
+    pub fn first(&self) -> Option<Sample> {
+        (!self.firsts.is_empty()).then(|| median(&self.firsts).0)
+    }
 }
 
 /// One figure that has a goal.
@@ -79,7 +86,7 @@ impl Report {
                 each(sample.controller),
                 each(sample.hosts),
                 sample.memory / 1_000_000,
-                row.first.map_or(String::new(), |first| seconds(first.wall)),
+                row.first().map_or(String::new(), |first| seconds(first.wall)),
             );
         }
         let ratios = goals::ratios(&self.rows);

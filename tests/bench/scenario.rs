@@ -42,7 +42,7 @@ fn ground(scratch: &Path, hosts: usize) -> Outcome<Ground> {
 fn play(ground: &Ground, name: &'static str, hosts: usize, playbook: &str) -> Outcome<Command> {
     let kplay = &all()[0];
     kplay.write(ground, hosts)?;
-    workload::empty_trees(&ground.trees, "kplay", hosts)?;
+    workload::empty_trees(ground, "kplay", hosts)?;
     let folder = ground.folder("kplay")?;
     fs::write(folder.join(format!("{name}.lua")), playbook)?;
     let mut command = kplay.command(ground, hosts)?;
@@ -230,7 +230,7 @@ fn many_hosts(scratch: &Path, figures: &mut Vec<Figure>) -> Outcome<()> {
     let kplay = &all()[0];
     for hosts in [500, CONNECTED] {
         kplay.write(&ground, hosts)?;
-        workload::empty_trees(&ground.trees, "kplay", hosts)?;
+        workload::empty_trees(&ground, "kplay", hosts)?;
         let command = kplay.command(&ground, hosts)?;
         run(&ground.fleet, &command, scratch)?;
         let (sample, _) = run(&ground.fleet, &command, scratch)?;

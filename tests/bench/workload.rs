@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::Outcome;
+use crate::contender::Ground;
 
 /// Folders, templates, files, line edits, links and guarded commands of a host.
 pub const TASKS: usize = DIRECTORIES + TEMPLATES + FILES + LINES + LINKS + COMMANDS;
@@ -66,8 +67,11 @@ pub fn tree(trees: &Path, contender: &str, number: usize) -> PathBuf {
 }
 
 /// Empties the trees of a contender and puts into each what is there beforehand: the files whose lines are edited.
-pub fn empty_trees(trees: &Path, contender: &str, hosts: usize) -> Outcome<()> {
-    let _ = fs::remove_dir_all(trees.join(contender));
+pub fn empty_trees(ground: &Ground, contender: &str, hosts: usize) -> Outcome<()> {
+    let trees = &ground.trees;
+    if trees.join(contender).exists() {
+        ground.fleet.put_aside(&trees.join(contender))?;
+    }
     for number in 1..=hosts {
         let tree = tree(trees, contender, number);
         fs::create_dir_all(&tree)?;
