@@ -17,7 +17,7 @@ const INVENTORY: &str = "inventory/hdss7.yaml";
 const PLAYBOOK: &str = "playbooks/apiserver.lua";
 const AGENT_TARGET: &str = "x86_64-unknown-linux-musl";
 
-/// Programs the demo needs, and the Debian packages that hold them.
+/// Programs that the demo needs, and after them those that only `cargo test` does, with the Debian packages that hold them.
 const PROGRAMS: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("make", "make"),
@@ -33,6 +33,11 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("jq", "jq"),
     ("rsync", "rsync"),
     ("dpkg-source", "dpkg-dev"),
+    ("busybox", "busybox-static"),
+    ("openssl", "openssl"),
+    ("sudo", "sudo"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
 ];
 
 fn main() -> ExitCode {
