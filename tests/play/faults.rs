@@ -196,7 +196,7 @@ fn disks_that_are_full_or_cannot_be_written_to_or_hold_no_programs() {
         "
         ! tiny    unreachable
             error: cannot start the agent: the agent arrived damaged in /home/root/.cache/kplay; is the disk full?
-              | stderr: gzip: stdout: No space left on device
+              | stderr: zstd: error 70 : Write error : cannot write block : No space left on device
         ",
     );
 }
