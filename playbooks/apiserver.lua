@@ -98,7 +98,7 @@ play {
 -- Step 5 follows step 4 on each master: the next one begins when this one serves. Where masters serve already, steps 1 to 3 come
 -- here, and a master is drained at the proxies before its apiserver restarts.
 local function masters(name, when)
-  rolling.masters({
+  rolling.apiservers({
     name = name,
     when = when,
     prepare = function(master)
@@ -107,12 +107,6 @@ local function masters(name, when)
         cluster.binaries(master, { "link" })
         cluster.apiserver(master, { "configure" })
       end
-    end,
-    pending = function(master)
-      return cluster.apiserver(master, { "pending" })
-    end,
-    run = function(master)
-      cluster.apiserver(master, { "serve", "check" })
     end,
   })
 end

@@ -21,17 +21,11 @@ play {
   end,
 }
 
-rolling.masters({
+rolling.apiservers({
   name = "upgrade, one master at a time",
   prepare = function(master)
     cluster.binaries(master, { "link" })
     cluster.apiserver(master, { "configure" })
-  end,
-  pending = function(master)
-    return cluster.apiserver(master, { "pending" })
-  end,
-  run = function(master)
-    cluster.apiserver(master, { "serve", "check" })
   end,
 })
 

@@ -270,6 +270,23 @@ function rolling.masters(spec)
   }
 end
 
+-- Declares such a play for what apiservers alone are configured with: each stops only where that has changed.
+--   prepare(master), vars, when()  as above
+--   run(master)                    what follows when it serves again
+function rolling.apiservers(spec)
+  local further = spec.run
+  spec.pending = function(master)
+    return cluster.apiserver(master, { "pending" })
+  end
+  spec.run = function(master)
+    cluster.apiserver(master, { "serve", "check" })
+    if further then
+      further(master)
+    end
+  end
+  rolling.masters(spec)
+end
+
 -- Declares a play that changes members of etcd that are no masters, one at a time; masters have theirs changed along with them.
 --   run(member)  changes it and sees to it that it is healthy again
 function rolling.members(spec)

@@ -3,7 +3,6 @@
 -- the controller's file says how far it is.
 
 local rolling = require "rolling"
-local cluster = require "cluster"
 
 local rotation = {}
 
@@ -24,14 +23,10 @@ function rotation.pass(spec)
       end
     end,
   }
-  rolling.masters({
+  rolling.apiservers({
     name = spec.name .. ", one master at a time",
     prepare = spec.bring,
-    pending = function(master)
-      return cluster.apiserver(master, { "pending" })
-    end,
     run = function(master)
-      cluster.apiserver(master, { "serve", "check" })
       rolling.controllers(master, { "serve", "check" })
     end,
   })
