@@ -1,6 +1,6 @@
 //! How many hosts connect at a time: by processors, by how far away the hosts are, and by how many files may be open.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -50,12 +50,15 @@ impl Forks {
 
     /// Returns how many, with the round trip to hosts that are connected already.
     pub fn number(self, latency: Option<Duration>) -> usize {
-        let number = self.wanted.unwrap_or_else(|| {
-            let processors = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-            by_latency(processors, latency.unwrap_or_default())
-        });
+        let number = self.wanted.unwrap_or_else(|| by_latency(processors(), latency.unwrap_or_default()));
         number.min(self.room).max(1)
     }
+}
+
+/// Returns how many processors this process may use. Asked once: the standard library reads about cgroups each time, and all mounts.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(2, std::num::NonZero::get))
 }
 
 /// Returns how many connections keep this many processors busy.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use kplay_modules::agent::wire::{self, Hello, ToAgent, ToController, VERSION};
 use kplay_modules::api::Facts;
 
-use super::forks::Forks;
+use super::forks::{Forks, processors};
 use super::unread::Unread;
 use super::workers::Workers;
 use crate::diagnostic::{Diagnostic, Result};
@@ -135,7 +135,7 @@ impl Sessions {
             forks,
             latency: None,
             connecting: Workers::new("fork", forks.number(None)),
-            workers: Workers::new("sign", std::thread::available_parallelism().map_or(2, std::num::NonZero::get)),
+            workers: Workers::new("sign", processors()),
             poll: Arc::new(poll),
             sender,
             receiver,

@@ -173,11 +173,37 @@ fn a_panic_over_one_host_is_the_loss_of_that_host_alone() {
     };
     let poll = PollLoop::delivering(deliver).unwrap();
     let ((one, mut far_one), (two, mut far_two)) = (StreamLink::pair().unwrap(), StreamLink::pair().unwrap());
+    // The same thread drives both, however many there are.
     poll.add(1, connected(one));
-    poll.add(2, connected(two));
+    poll.add(1 + 12, connected(two));
     let bytes = wire::encode(&ToController::Started { task: 3 }).unwrap();
     far_one.stream.write_all(&bytes).unwrap();
     assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Lost(1, "kplay itself failed at it".into()));
     far_two.stream.write_all(&bytes).unwrap();
-    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(2, ToController::Started { task: 3 }));
+    assert_eq!(arrivals.recv_timeout(PATIENCE).unwrap(), Arrival::Message(13, ToController::Started { task: 3 }));
+}
+
+#[test]
+fn hosts_are_shared_out_among_the_threads() {
+    let (sender, arrivals) = mpsc::channel();
+    let deliver = move |arrival| sender.send((std::thread::current().id(), arrival)).is_ok();
+    let poll = PollLoop::delivering(deliver).unwrap();
+    let mut far_ends = Vec::new();
+    for host in 0..12 {
+        let (link, mut far) = StreamLink::pair().unwrap();
+        poll.add(host, connected(link));
+        far.stream.write_all(&wire::encode(&ToController::Started { task: 3 }).unwrap()).unwrap();
+        far_ends.push(far);
+    }
+    let mut hosts = HashMap::<_, Vec<usize>>::new();
+    for _ in 0..12 {
+        let (thread, arrival) = arrivals.recv_timeout(PATIENCE).unwrap();
+        let Arrival::Message(host, _) = arrival else { panic!("{arrival:?}") };
+        hosts.entry(thread).or_default().push(host);
+    }
+    let threads = std::thread::available_parallelism().unwrap().get().min(THREADS);
+    assert_eq!(hosts.values().map(Vec::len).collect::<Vec<_>>(), vec![12 / threads; threads], "{hosts:?}");
+    drop(far_ends);
+    drop(poll);
+    assert_eq!(arrivals.iter().filter(|(_, arrival)| matches!(arrival, Arrival::Closed(_) | Arrival::Lost(..))).count(), 12);
 }
