@@ -112,7 +112,7 @@ pub enum HostKeyPolicy {
     Off,
 }
 
-/// A byte stream to a running agent, past its bootstrap. Never blocks: a poll loop drives all of them on one thread.
+/// A byte stream to a running agent, past its bootstrap. Never blocks: a poll loop drives many of them on each of its threads.
 pub trait Link: Send + std::fmt::Debug {
     /// The descriptor to poll.
     fn descriptor(&self) -> BorrowedFd<'_>;
