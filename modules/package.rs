@@ -5,8 +5,9 @@
 //! host:package({ name = "etcd-server", state = "absent", purge = true })
 //! ```
 //!
-//! All packages of a task are handled in one transaction. `NAME=VERSION` pins a version; a `*` at the end of the version stands
-//! for any rest. `state = "latest"` compares with the package lists that the host has.
+//! All packages of a task are handled in one transaction; with dnf and yum, those that get a newer version in another one.
+//! `NAME=VERSION` pins a version; a `*` at the end of the version stands for any rest. `state = "latest"` compares with the
+//! package lists that the host has.
 //!
 //! On Debian, services start when their package is installed, before anything has configured them. Here they do not, unless
 //! `start_services = true`: configure them first, then start them with `systemd`.

@@ -18,6 +18,7 @@ mod frames;
 mod kills;
 mod lifecycle;
 mod operations;
+mod packages;
 mod renewal;
 mod rootless;
 mod safety;

@@ -146,21 +146,29 @@ impl Machine {
     }
 
     fn dnf(&self, program: &str, packages: &Packages) -> Result<(), ModuleError> {
-        let steps = [("install", &packages.install), ("remove", &packages.remove)];
-        for (verb, names) in steps.into_iter().filter(|(_, names)| !names.is_empty()) {
-            // Both take `name-version` for what Debian writes `name=version`.
-            let names = names.iter().map(|name| name.replacen('=', "-", 1));
-            let refresh = Some("--refresh").filter(|_| packages.update && program == "dnf");
-            let words = [program, "-y", "-q"].into_iter().chain(refresh).chain([verb, "--"]).map(str::to_owned);
-            let mut command = Command::new(words.chain(names));
-            command.timeout = limit(packages);
-            let output = self.run_manager(&command)?;
+        // `install` leaves a package as it is that is there in whatever version, unless it is told which one.
+        let (newer, install): (Vec<_>, Vec<_>) = packages.install.iter().cloned().partition(|name| packages.before.contains_key(name));
+        let mut steps = vec![("install", install), ("upgrade", newer), ("remove", packages.remove.clone())];
+        steps.retain(|(_, names)| !names.is_empty());
+        if steps.is_empty() {
+            steps.push(("makecache", Vec::new()));
+        }
+        for (verb, names) in steps {
+            let run = |refresh: bool| {
+                let refresh = Some("--refresh").filter(|_| refresh && program == "dnf");
+                let words = [program, "-y", "-q"].into_iter().chain(refresh).chain([verb, "--"]).map(str::to_owned);
+                // Both take `name-version` for what Debian writes `name=version`.
+                let mut command = Command::new(words.chain(names.iter().map(|name| name.replacen('=', "-", 1))));
+                command.timeout = limit(packages);
+                self.run_manager(&command)
+            };
+            let mut output = run(packages.update)?;
+            if !packages.update && without_match(&output).is_some() {
+                output = run(true)?;
+            }
             if !output.success() {
-                let missing = output.stdout.lines().chain(output.stderr.lines()).find_map(|line| {
-                    line.strip_prefix("No match for argument: ").or_else(|| line.strip_prefix("Error: Unable to find a match: "))
-                });
-                return Err(match missing {
-                    Some(name) => ModuleError::host(format!("there is no package `{}` in the repositories of this host", name.trim()))
+                return Err(match without_match(&output) {
+                    Some(name) => ModuleError::host(format!("there is no package `{name}` in the repositories of this host"))
                         .at("name")
                         .hint("check its name and version, or add the repository that has it"),
                     None => failed(program, &output),
@@ -301,6 +309,13 @@ fn unknown_package(stderr: &str) -> Option<String> {
             _ => None,
         })
     })
+}
+
+/// Returns the package that dnf or yum say they do not know.
+fn without_match(output: &CommandOutput) -> Option<&str> {
+    let mut lines = output.stdout.lines().chain(output.stderr.lines()).filter(|_| !output.success());
+    let known = ["No match for argument: ", "Error: Unable to find a match: "];
+    lines.find_map(|line| known.iter().find_map(|words| line.strip_prefix(words))).map(str::trim)
 }
 
 fn failed(program: &str, output: &CommandOutput) -> ModuleError {
