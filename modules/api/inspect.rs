@@ -103,8 +103,8 @@ pub enum Fingerprint {
     New,
 }
 
-/// A line of the user database.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A line of the user database. Not serializable: the hash of a password leaves its host in no report, and shows in no message.
+#[derive(Clone, PartialEq, Eq)]
 pub struct UserEntry {
     /// Login name.
     pub name: String,
@@ -122,6 +122,14 @@ pub struct UserEntry {
     pub groups: Vec<String>,
     /// Password hash as the host has it, lock included; `None` where it cannot be read.
     pub password: Option<String>,
+}
+
+impl std::fmt::Debug for UserEntry {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, id, group, comment, home, shell, groups, password } = self;
+        write!(formatter, "UserEntry {{ {name:?} {id:?} {group:?} {comment:?} {home:?} {shell:?} {groups:?}")?;
+        write!(formatter, "{} }}", if password.is_some() { " with a password" } else { "" })
+    }
 }
 
 impl UserEntry {
