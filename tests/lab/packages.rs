@@ -10,7 +10,8 @@ all:
     redhat: { address: 10.92.8.11 }
 ";
 
-/// Turns a Debian host into one that dnf manages, with a repository of two releases of `tool`, and `helper`, which needs `tool`.
+/// Turns a Debian host into one that dnf manages, with a repository of two releases of `tool`, and `helper`, which needs `tool` and
+/// provides `aide`.
 const TURN: &str = r#"
 set -e
 apt-get update -q
@@ -23,7 +24,8 @@ package() {
 }
 package tool 1.0 ''
 package tool 2.0 ''
-package helper 1.0 'Requires: tool'
+package helper 1.0 'Requires: tool
+Provides: aide'
 createrepo_c -q /srv/rpms
 mkdir -p /etc/yum.repos.d
 printf '[test]\nname=test\nbaseurl=file:///srv/rpms\ngpgcheck=0\n' > /etc/yum.repos.d/test.repo
@@ -59,6 +61,8 @@ fn dnf_manages_a_host_without_apt() {
     tell(r#"host:package({ name = "tool=1.0-1" })"#, "tool", "helper 1.0,tool 1.0\n1.0");
     tell(r#"host:package({ name = "tool=2.*" })"#, "tool", "helper 1.0,tool 2.0\n2.0");
     tell(r#"host:package({ name = "helper", state = "absent" })"#, "helper", "tool 2.0\n2.0");
+    tell(r#"host:package({ name = "aide" })"#, "aide", "helper 1.0,tool 2.0\n2.0");
+    tell(r#"host:package({ name = "aide", state = "absent" })"#, "aide", "tool 2.0\n2.0");
     // Undo brings back what was there.
     let run = play(r#"host:package({ name = "tool", state = "absent" })"#, &[]).success();
     there("");

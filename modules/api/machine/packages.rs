@@ -107,7 +107,18 @@ impl Machine {
         // It exits with the number of packages that are missing, having said so line by line.
         let lines = output.stdout.lines().filter(|line| !line.ends_with("is not installed"));
         let pairs = lines.filter_map(|line| line.split_once(' ')).filter(|(name, _)| names.iter().any(|asked| asked == name));
-        Ok(pairs.map(|(name, version)| (name.to_owned(), version.to_owned())).collect())
+        let mut found: BTreeMap<_, _> = pairs.map(|(name, version)| (name.to_owned(), version.to_owned())).collect();
+        // dnf takes what a package provides for its name, too (`vim` is `vim-enhanced`).
+        for name in names {
+            if !found.contains_key(name) {
+                let words = ["rpm", "-q", "--whatprovides", "--qf", "%{VERSION}-%{RELEASE}\\n", "--", name.as_str()].map(str::to_owned);
+                let output = self.run_command(&Command::new(words))?;
+                if let Some(version) = output.stdout.lines().next().filter(|_| output.success()) {
+                    found.insert(name.clone(), version.to_owned());
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn apt(&self, packages: &Packages) -> Result<(), ModuleError> {
