@@ -12,6 +12,8 @@
 //! On Debian, services start when their package is installed, before anything has configured them. Here they do not, unless
 //! `start_services = true`: configure them first, then start them with `systemd`.
 //!
+//! For dnf and yum a name may also be what a package provides; `latest` needs the package's own.
+//!
 //! The package lists are fetched when a package is not in them. `update = true` fetches them whenever something is to be
 //! installed; without a `name` it fetches them each time and does nothing else.
 //!
