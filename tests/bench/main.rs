@@ -225,8 +225,13 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[&dyn Contender], hosts: u
 fn first_apply(one: &dyn Contender, ground: &Ground, hosts: usize, scratch: &Path) -> Outcome<Sample> {
     workload::empty_trees(ground, one.name(), hosts)?;
     ground.fleet.forget()?;
-    let (sample, output) = run(&ground.fleet, &one.command(ground, hosts)?, scratch)?;
+    let mut command = one.command(ground, hosts)?;
+    one.record(&mut command);
+    let (sample, output) = run(&ground.fleet, &command, scratch)?;
     expect_changes(one, &output, hosts * workload::TASKS)?;
+    if let Some(proven) = one.proven(ground)?.filter(|proven| *proven != hosts * workload::TASKS) {
+        return Err(format!("the record of {} proves {proven} changes, not {}", one.name(), hosts * workload::TASKS).into());
+    }
     println!("{} on {hosts} hosts, the first time: {:.3} s", one.name(), sample.wall.as_secs_f64());
     for number in 1..=hosts {
         let tree = workload::tree(&ground.trees, one.name(), number);

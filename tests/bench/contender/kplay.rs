@@ -11,6 +11,8 @@ use crate::Outcome;
 /// kplay with its defaults: `ssh` through libssh2, proof and journal on.
 pub struct Kplay;
 
+/// What a recorded run tells of each task.
+const EVENTS: &str = "events.jsonl";
 const PLAY: &str = r#"play {
   name = "fifty",
   hosts = "all",
@@ -77,5 +79,16 @@ impl Contender for Kplay {
 
     fn changed(&self, output: &str) -> Option<usize> {
         Some(super::sum_of(output, " changed="))
+    }
+
+    fn record(&self, command: &mut Command) {
+        command.args(["--events", EVENTS]);
+    }
+
+    fn proven(&self, ground: &Ground) -> Outcome<Option<usize>> {
+        let text = fs::read_to_string(ground.folder(self.name())?.join(EVENTS))?;
+        let events: Vec<serde_json::Value> = text.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let changes = |event: &serde_json::Value| event["changes"].as_array().is_some_and(|changes| !changes.is_empty());
+        Ok(Some(events.iter().filter(|event| event["event"] == "task" && event["status"] == "changed" && changes(event)).count()))
     }
 }

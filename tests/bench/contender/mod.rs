@@ -71,6 +71,14 @@ pub trait Contender {
     /// How many tasks of all hosts it says it has changed; `None` for one that only looks.
     fn changed(&self, output: &str) -> Option<usize>;
 
+    /// Has a run keep a record of each change, for whoever can.
+    fn record(&self, _command: &mut Command) {}
+
+    /// How many tasks of all hosts the last record proves to have changed something; `None` for one that keeps none.
+    fn proven(&self, _ground: &Ground) -> Outcome<Option<usize>> {
+        Ok(None)
+    }
+
     /// Most hosts that it is measured with.
     fn most_hosts(&self) -> usize {
         usize::MAX
