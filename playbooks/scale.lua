@@ -12,7 +12,7 @@
 --
 -- A member joins as a learner, which counts for no majority, and gets its vote when it has all the others have: etcd goes on working
 -- whatever becomes of it meanwhile. Run again after anything that stopped it, and soon if that was a machine with its old address:
--- where apiservers look for a member and find a learner, a write in three fails at first.
+-- where apiservers look for a member and find a learner, which refuses writes, some fail at first.
 
 local cluster = require "cluster"
 local fit = require "fit"
