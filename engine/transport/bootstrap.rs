@@ -1,4 +1,4 @@
-//! From a shell on a host to a running agent: one script, no further round trip when the agent is there already.
+//! From a shell on a host to a running agent: one command, no further round trip when the agent is there already.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::agents::{Agent, Agents, Packing};
-use super::{Connected, Link};
+use super::{Connected, Link, Target};
 use crate::diagnostic::{Diagnostic, Result};
 
 /// The script, readable.
@@ -39,38 +39,56 @@ impl Marker {
     }
 }
 
-/// Returns the command that turns a shell, whichever it is, into an agent; `folder` comes before the usual ones.
-pub(super) fn command(marker: &Marker, agents: &Agents, folder: Option<&Path>) -> Result<String> {
-    let agents = agents.all()?;
-    let agents: Vec<String> = agents.iter().map(|(machine, agent)| format!("{machine}:{}:{}", agent.digest.hex(), agent.size)).collect();
-    let folder = folder.map(|folder| plain_path(folder)).transpose()?.unwrap_or_default();
-    let script = one_line(SCRIPT).replace("{MARKER}", marker.as_str()).replace("{AGENTS}", &agents.join(" ")).replace("{FOLDER}", folder);
-    Ok(format!("exec sh -c '{script}'"))
+/// Starts the agent of a host. `open` runs a command there, with a shell that may be any; it is asked once more when an agent
+/// lies where it should but cannot run or will not.
+pub(super) fn start(
+    target: &Target,
+    agents: &Agents,
+    timeout: Duration,
+    mut open: impl FnMut(&str) -> Result<Box<dyn Link>>,
+) -> Result<Connected> {
+    let marker = Marker::random();
+    let folder = target.agent_folder.as_deref();
+    let script = script(&marker, agents, folder)?;
+    let straight = straight(&marker, agents, folder)?;
+    let mut session = Session::new(open(&format!("{straight}{script}"))?, &marker, timeout);
+    match session.follow(agents, timeout) {
+        Err(_) if session.turned_away => run(open(&script)?, &marker, agents, timeout),
+        followed => followed.map(|agent_sent| session.connected(agent_sent)),
+    }
 }
 
 /// Follows the script on `link` until the agent runs, sending it if it is asked for. The host has to say something at
 /// least every `timeout`.
 pub(super) fn run(link: Box<dyn Link>, marker: &Marker, agents: &Agents, timeout: Duration) -> Result<Connected> {
-    let deadline = Instant::now() + timeout;
-    let mut session = Session { link, marker, output: Vec::new(), complaints: Vec::new(), deadline };
-    let mut agent_sent = false;
-    loop {
-        match session.next_line()? {
-            Line::Started => return Ok(Connected { link: session.link, early: session.output, agent_sent, latency: None }),
-            Line::Need { digest, packing } => {
-                let Some(agent) = agents.by_digest(&digest)? else {
-                    return Err(session.fail(format!("the host asks for an agent `{digest}` that it was not told of")));
-                };
-                session.send(&agent, packing, timeout)?;
-                agent_sent = true;
-            }
-            Line::Machine(machine) => {
-                session.link.close();
-                return Err(agents.missing(&machine));
-            }
-            Line::Fail(reason) => return Err(session.refused(&reason)),
+    let mut session = Session::new(link, marker, timeout);
+    let agent_sent = session.follow(agents, timeout)?;
+    Ok(session.connected(agent_sent))
+}
+
+/// Returns what comes before the script: it starts an agent that lies where it usually does, and no other program for that. POSIX's
+/// shells, csh and fish understand it alike.
+///
+/// A file of ours in a folder of ours was written by us, or by somebody who may write to our files anyway. Whether somebody may, the
+/// agent sees when it starts (`kplay_modules::agent::trust`), and turns us away.
+fn straight(marker: &Marker, agents: &Agents, folder: Option<&Path>) -> Result<String> {
+    let mut ways = String::new();
+    for folder in folder.map(plain_path).transpose()?.into_iter().chain(["~/.cache/kplay"]) {
+        for (_, agent) in agents.all()? {
+            let path = format!("{folder}/agent-{}", agent.digest.hex());
+            ways.push_str(&format!("test -O {folder} && test -O {path} && exec {path} serve {} {path} || ", marker.as_str()));
         }
     }
+    Ok(ways)
+}
+
+/// Returns the command that turns a shell, whichever it is, into an agent; `folder` comes before the usual ones.
+fn script(marker: &Marker, agents: &Agents, folder: Option<&Path>) -> Result<String> {
+    let agents = agents.all()?;
+    let agents: Vec<String> = agents.iter().map(|(machine, agent)| format!("{machine}:{}:{}", agent.digest.hex(), agent.size)).collect();
+    let folder = folder.map(plain_path).transpose()?.unwrap_or_default();
+    let script = one_line(SCRIPT).replace("{MARKER}", marker.as_str()).replace("{AGENTS}", &agents.join(" ")).replace("{FOLDER}", folder);
+    Ok(format!("exec sh -c '{script}'"))
 }
 
 /// What a host says on its way.
@@ -95,9 +113,43 @@ struct Session<'a> {
     /// Last part of standard error.
     complaints: Vec<u8>,
     deadline: Instant,
+    /// Whether the host's end of it says that its agent could not or would not run.
+    turned_away: bool,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(link: Box<dyn Link>, marker: &'a Marker, timeout: Duration) -> Self {
+        let deadline = Instant::now() + timeout;
+        Self { link, marker, output: Vec::new(), complaints: Vec::new(), deadline, turned_away: false }
+    }
+
+    /// Does what the host asks for until its agent runs; returns whether that had to be sent.
+    fn follow(&mut self, agents: &Agents, timeout: Duration) -> Result<bool> {
+        let mut agent_sent = false;
+        loop {
+            match self.next_line()? {
+                Line::Started => return Ok(agent_sent),
+                Line::Need { digest, packing } => {
+                    let Some(agent) = agents.by_digest(&digest)? else {
+                        return Err(self.fail(format!("the host asks for an agent `{digest}` that it was not told of")));
+                    };
+                    self.send(&agent, packing, timeout)?;
+                    agent_sent = true;
+                }
+                Line::Machine(machine) => {
+                    self.link.close();
+                    return Err(agents.missing(&machine));
+                }
+                Line::Fail(reason) => return Err(self.refused(&reason)),
+            }
+        }
+    }
+
+    /// Hands over to whoever speaks with the agent.
+    fn connected(self, agent_sent: bool) -> Connected {
+        Connected { link: self.link, early: self.output, agent_sent, latency: None }
+    }
+
     /// Waits for the next line of the script, and takes it and all before it off the output.
     fn next_line(&mut self) -> Result<Line> {
         loop {
@@ -199,6 +251,9 @@ impl Session<'_> {
         }
         self.hear_last_errors();
         let how = self.link.close();
+        // An account that allows no commands ends with 1, the system's `ssh` that cannot connect with 255.
+        self.turned_away =
+            how.starts_with("killed by") || how.starts_with("exit code") && !matches!(how.as_str(), "exit code 1" | "exit code 255");
         let hint = match how.as_str() {
             "exit code 126" => Some("the folder of the agent does not allow execution any more: name another one with `agent_folder`"),
             "exit code 127" => Some("kplay needs a POSIX shell on the host, as `sh`"),

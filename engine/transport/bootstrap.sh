@@ -1,4 +1,4 @@
-# What a host runs to become an agent: POSIX sh, busybox included.
+# What a host runs to become an agent that does not run where it usually lies: POSIX sh, busybox included.
 #
 # The lines are joined by blanks and travel as one word in single quotes through the login shell, which may be a csh or a
 # fish: so there is no single quote, no `!` and no doubled backslash in them, and a semicolon wherever a line ends a command.
@@ -16,34 +16,6 @@ set -f;
 say() { printf "\001KPLAY-%s:%s %s\n" "$1" "$m" "$2"; };
 fail() { say FAIL "$1"; exit 97; };
 
-# The usual case, for one `ls`: this machine has a note beside its agent that says which one it runs. What it finds is judged as by
-# `safe` below; where a folder is a link, or anything is out of the ordinary, the long way is taken. `ls` puts its lines in an order
-# of its own; that of /proc/self/ says who we are.
-i=; { read -r i < /etc/machine-id; } 2>/dev/null;
-quick() {
-  d=$1; h=; s=; u=; w=; k=;
-  { read -r h < "$d/at-$i"; } 2>/dev/null;
-  for x in {AGENTS}; do case $x in *:"$h":*) s=${x##*:};; esac; done;
-  if [ -z "$h" ] || [ -z "$s" ]; then return; fi;
-  p=$d/agent-$h; set -- /;
-  while [ -n "$p" ]; do set -- "$@" "$p"; p=${p%/*}; done;
-  set -- $(LC_ALL=C ls -ldn /proc/self/ "$@" 2>/dev/null);
-  while [ $# -ge 9 ]; do
-    case $9 in
-      /proc/self/) u=$3;;
-      "$d/agent-$h") case $1 in -rwx------*) if [ "$5" = "$s" ]; then k=$3; fi;; esac;;
-      *) case $1 in d????????[tT]*|d????-??-?*) ;; *) return;; esac;
-         case $3 in 0) ;; *) if [ "${w:-$3}" = "$3" ]; then w=$3; else return; fi;; esac;;
-    esac;
-    shift 9;
-  done;
-  if [ $# = 0 ] && [ -n "$u" ] && [ "$k" = "$u" ] && [ "${w:-$u}" = "$u" ]; then exec "$d/agent-$h" serve $m; fi;
-};
-if [ -n "$i" ]; then
-  for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay"; do quick "$d"; done;
-fi;
-
-# The long way.
 o=$(umask); umask 077;
 n=$(printf "\n_"); n=${n%_};
 u=$(id -u) || fail "id -u does not work there";
@@ -77,12 +49,10 @@ safe() {
 # real FOLDER: sets `r` to its path without links, if it is a folder and no link itself.
 real() { if [ -L "$1" ]; then return 1; fi; r=$(cd -P "$1" 2>/dev/null && pwd -P); };
 
-# note: leaves word for the next time which agent this machine runs.
-note() { if [ -n "$i" ] && [ "$r" = "$d" ]; then { echo "$h" > "$r/at-$i"; } 2>/dev/null; fi; };
-
-# The agent is there.
+# The agent is there. One that is not to be trusted goes: it would be tried again, in vain, ahead of this script each time.
 for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kplay-$u; do
-  if real "$d" && safe "$r/agent-$h" && [ -n "$k" ]; then note; umask "$o"; exec "$r/agent-$h" serve $m; fi;
+  if real "$d" && safe "$r/agent-$h" && [ -n "$k" ]; then umask "$o"; exec "$r/agent-$h" serve $m; fi;
+  if [ -f "$d/agent-$h" ]; then rm -f "$d/agent-$h"; fi;
 done;
 
 # It is not: take it into the first folder that is safe and allows execution.
@@ -109,6 +79,6 @@ for d in {FOLDER} "${HOME:-/nonexistent}/.cache/kplay" /var/tmp/kplay-$u /tmp/kp
   else head -c "$c" | $z -dc > "$t" || damaged; fi;
   mv -f "$t" "$r/agent-$h" || fail "cannot rename the agent in $d";
   trap - 0 1 2 13 15;
-  note; umask "$o"; exec "$r/agent-$h" serve $m;
+  umask "$o"; exec "$r/agent-$h" serve $m;
 done;
 fail "no folder there can hold the agent"

@@ -5,19 +5,25 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::agents::Agents;
-use super::bootstrap::{self, Marker};
+use super::bootstrap;
 use super::stream::StreamLink;
 use super::{Connected, Target, dial, proxy};
 use crate::diagnostic::{Diagnostic, Result};
 
-/// Starts `ssh`, which connects, checks and logs in by itself, with the bootstrap script as its command.
+/// Starts `ssh`, which connects, checks and logs in by itself, with the way to the agent as its command.
 pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
     if target.password.is_some() {
         return Err(Diagnostic::user("the system's ssh takes no password from a program")
             .hint("use a key, or `connection: ssh`, which can log in with a password"));
     }
-    let marker = Marker::random();
-    let script = bootstrap::command(&marker, agents, target.agent_folder.as_deref())?;
+    // `ssh` has a time limit of its own for connecting, whose message is the better one.
+    let patience = target.timeout + Duration::from_secs(2);
+    let connected = bootstrap::start(target, agents, patience, |command| Ok(Box::new(open(target, command)?)));
+    connected.map_err(|error| if error.message.ends_with(": exit code 255") { explain(target, &error.details) } else { error })
+}
+
+/// Starts `ssh` with a command for the host.
+fn open(target: &Target, on_host: &str) -> Result<StreamLink> {
     let mut command = Command::new("ssh");
     // No terminal, no escape character, no forwarding, no question; whatever else the user has configured stays.
     command.args(["-T", "-e", "none", "-a", "-x", "-o", "BatchMode=yes"]);
@@ -31,20 +37,15 @@ pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
     if let Some(jump) = &target.jump {
         command.arg("-o").arg(format!("ProxyJump={jump}"));
     }
-    command.arg("--").arg(&target.address).arg(script);
+    command.arg("--").arg(&target.address).arg(on_host);
     let start = move || StreamLink::start(&mut command, true);
-    let link = match dial::within(target.namespace.as_deref(), Instant::now() + target.timeout, start)? {
-        Some(Ok(link)) => link,
+    match dial::within(target.namespace.as_deref(), Instant::now() + target.timeout, start)? {
+        Some(Ok(link)) => Ok(link),
         Some(Err(error)) => {
-            return Err(
-                Diagnostic::unreachable(format!("cannot start `ssh`: {error}")).hint("install openssh-client, or use `connection: ssh`")
-            );
+            Err(Diagnostic::unreachable(format!("cannot start `ssh`: {error}")).hint("install openssh-client, or use `connection: ssh`"))
         }
-        None => return Err(Diagnostic::unreachable("`ssh` did not start in time")),
-    };
-    // `ssh` has a time limit of its own for connecting, whose message is the better one.
-    let connected = bootstrap::run(Box::new(link), &marker, agents, target.timeout + Duration::from_secs(2));
-    connected.map_err(|error| if error.message.ends_with(": exit code 255") { explain(target, &error.details) } else { error })
+        None => Err(Diagnostic::unreachable("`ssh` did not start in time")),
+    }
 }
 
 /// Says in a line of its own what ssh complained about last: 255 is its own failure, not the host's.

@@ -12,7 +12,7 @@ use rustix::net::sockopt;
 use ssh2::{BlockDirections, Channel, ErrorCode, Session};
 
 use super::agents::Agents;
-use super::bootstrap::{self, Marker};
+use super::bootstrap;
 use super::dial::{self, Address};
 use super::host_keys::{self, KnownHosts, SeenKey};
 use super::ssh_config::{self, Settings};
@@ -30,16 +30,16 @@ const STDERR: i32 = 1;
 
 /// Connects, checks the host's key, logs in, and starts the agent.
 pub(super) fn connect(target: &Target, agents: &Agents) -> Result<Connected> {
-    let marker = Marker::random();
-    let command = bootstrap::command(&marker, agents, target.agent_folder.as_deref())?;
-    let deadline = Instant::now() + target.timeout;
     let settings = ssh_config::lookup(target);
-    let client = Client::open(target, &settings, deadline)?;
-    let user = settings.user.clone().unwrap_or_else(ssh_config::local_user);
-    auth::authenticate(&client, &user, target, &settings)?;
-    let latency = client.latency;
-    let link = client.start(&command)?;
-    Ok(Connected { latency, ..bootstrap::run(Box::new(link), &marker, agents, target.timeout)? })
+    let mut latency = None;
+    let connected = bootstrap::start(target, agents, target.timeout, |command| {
+        let client = Client::open(target, &settings, Instant::now() + target.timeout)?;
+        let user = settings.user.clone().unwrap_or_else(ssh_config::local_user);
+        auth::authenticate(&client, &user, target, &settings)?;
+        latency = client.latency;
+        Ok(Box::new(client.start(command)?))
+    })?;
+    Ok(Connected { latency, ..connected })
 }
 
 /// Returns where a target is, after ssh_config.

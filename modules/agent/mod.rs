@@ -2,4 +2,5 @@
 
 pub mod identity;
 pub mod serve;
+pub mod trust;
 pub mod wire;

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use kplay::transport::Agents;
+use kplay_modules::api::Digest;
 use tempfile::TempDir;
 
 use super::sshd::executable;
@@ -31,6 +32,35 @@ pub fn shell_agents() -> (TempDir, Agents) {
 /// The agent of this very build, for hosts that are this machine.
 pub fn real_agents() -> Agents {
     Agents::locate(Some(real_agent_folder())).expect("agents")
+}
+
+/// The agent of this very build, as nobody else's: what another test brings to a folder that hosts share is not this one. The first
+/// folder has to be kept for as long as they are used; what was brought goes with it.
+pub fn agents_of_ones_own() -> (OwnAgents, Agents) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let real = real_agent_folder().join(NAMES[0]);
+    let text = format!("#!/bin/sh\n# {}\nexec {} \"$@\"\n", folder.path().display(), real.display());
+    for name in NAMES {
+        fs::write(folder.path().join(name), &text).expect("an agent");
+        executable(&folder.path().join(name));
+    }
+    let agents = Agents::locate(Some(folder.path())).expect("agents");
+    (OwnAgents { digest: Digest::of(text.as_bytes()).hex(), _folder: folder }, agents)
+}
+
+/// What is left of them where hosts share folders is removed at the end.
+pub struct OwnAgents {
+    digest: String,
+    _folder: TempDir,
+}
+
+impl Drop for OwnAgents {
+    fn drop(&mut self) {
+        let user = rustix::process::getuid().as_raw();
+        for folder in ["/var/tmp", "/tmp"] {
+            let _ = fs::remove_file(format!("{folder}/kplay-{user}/agent-{}", self.digest));
+        }
+    }
 }
 
 /// A folder with the agent of this very build under all its names. Built on first use: `cargo test` builds the programs of

@@ -1,13 +1,14 @@
 //! Getting in: host keys, logins, ways through other hosts, and what is said when it does not work.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kplay::diagnostic::{Diagnostic, Kind};
 use kplay::transport::{ConnectionKind, HostKeyPolicy, Target};
 
-use crate::support::agents::shell_agents;
+use crate::support::agents::{agents_of_ones_own, shell_agents};
 use crate::support::sshd::{Sshd, make_key};
 use crate::talk::Talk;
 
@@ -174,7 +175,7 @@ fn an_account_without_commands_is_explained() {
     }
 }
 
-/// Counts the agents in a host's folder; beside them lies a note which of them runs there.
+/// Counts the agents in a host's folder.
 fn agents_in(folder: &Path) -> usize {
     let names = fs::read_dir(folder).expect("a cache").map(|entry| entry.expect("an entry").file_name());
     names.filter(|name| name.to_string_lossy().starts_with("agent-")).count()
@@ -189,6 +190,31 @@ fn the_agent_is_sent_to_a_host_once() {
         assert_eq!(talk.connected.agent_sent, round == 0, "round {round}");
     }
     assert_eq!(agents_in(&sshd.home().join(".cache/kplay")), 1);
+}
+
+#[test]
+fn an_agent_where_others_can_write_is_left_for_another_place() {
+    let unsafe_ways: [fn(&Path); 3] = [
+        |home| fs::set_permissions(home.join(".cache/kplay"), Permissions::from_mode(0o777)).expect("a mode"),
+        |home| fs::set_permissions(home.join(".cache"), Permissions::from_mode(0o775)).expect("a mode"),
+        |home| {
+            fs::rename(home.join(".cache/kplay"), home.join("moved")).expect("a name");
+            symlink(home.join("moved"), home.join(".cache/kplay")).expect("a link");
+        },
+    ];
+    for (number, make_unsafe) in unsafe_ways.into_iter().enumerate() {
+        for connection in [ConnectionKind::Ssh, ConnectionKind::OpenSsh] {
+            let sshd = Sshd::start();
+            let (_folder, agents) = agents_of_ones_own();
+            let sent = || Talk::to(&Target { connection, ..sshd.target() }, &agents).expect("it connects").connected.agent_sent;
+            assert!(sent() && !sent(), "way {number}, {connection:?}");
+            make_unsafe(&sshd.home());
+            assert!(sent(), "way {number}, {connection:?}: it is brought to another place");
+            assert!(!sent(), "way {number}, {connection:?}: where it stays");
+            let left = agents_in(&sshd.home().join(".cache/kplay"));
+            assert_eq!(left, 0, "way {number}, {connection:?}: the other is not tried again");
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use super::*;
 use crate::transport::stream::StreamLink;
-use crate::transport::tests::Absorbing;
+use crate::transport::tests::{Absorbing, target};
 
 fn marker() -> Marker {
     Marker("00ff".to_owned())
@@ -93,7 +93,8 @@ fn a_silent_host_is_given_up() {
     assert!(begun.elapsed() < Duration::from_secs(5));
 }
 
-/// A host of its own: a home folder, and an agent that says the marker and its second argument.
+/// A host of its own: a home folder, and an agent that says the marker and where it lies. Of its place it looks at the mode of its file
+/// only; all that the real one looks at is tested with it (`modules/agent/trust.rs`).
 struct Host {
     folder: tempfile::TempDir,
     agents: Agents,
@@ -103,7 +104,10 @@ impl Host {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Each host has another agent, so that those of two tests never meet in a folder that hosts share.
-        let text = format!("#!/bin/sh\n# {}\nprintf '\\001KPLAY:%s\\n' \"$2\"\necho \"$0\"\n", folder.path().display());
+        let text = format!(
+            "#!/bin/sh\n# {}\ncase $3,$(/bin/ls -ld \"$0\") in ,*|?*,-rwx------*) ;; *) exit 96;; esac\nprintf '\\001KPLAY:%s\\n' \"$2\"\necho \"$0\"\n",
+            folder.path().display()
+        );
         for machine in ["x86_64", "aarch64"] {
             std::fs::write(folder.path().join(format!("kplay-agent-{machine}-unknown-linux-musl")), &text).unwrap();
         }
@@ -123,9 +127,12 @@ impl Host {
 
     /// Starts the script in a shell of the host.
     fn start(&self, shell: &[&str], path: Option<&Path>) -> StreamLink {
-        let script = command(&marker(), &self.agents, None).unwrap();
+        self.start_command(shell, path, &script(&marker(), &self.agents, None).unwrap())
+    }
+
+    fn start_command(&self, shell: &[&str], path: Option<&Path>, line: &str) -> StreamLink {
         let mut command = Command::new(shell[0]);
-        command.args(&shell[1..]).arg("-c").arg(script).env("HOME", self.home());
+        command.args(&shell[1..]).arg("-c").arg(line).env("HOME", self.home());
         if let Some(path) = path {
             command.env("PATH", path);
         }
@@ -149,7 +156,21 @@ impl Host {
     /// Lets the script run to its agent; returns whether that had to be sent, and where it runs.
     fn run(&self, shell: &[&str], path: Option<&Path>) -> Result<(bool, String)> {
         let link = self.start(shell, path);
-        let mut connected = run(Box::new(link), &marker(), &self.agents, Duration::from_secs(20))?;
+        Ok(Self::hear(run(Box::new(link), &marker(), &self.agents, Duration::from_secs(20))?))
+    }
+
+    /// Goes the whole way to the agent; returns the same, and how many commands that took.
+    fn reach(&self, shell: &[&str], path: Option<&Path>) -> Result<(bool, String, usize)> {
+        let mut commands = 0;
+        let connected = start(&target(), &self.agents, Duration::from_secs(20), |line| {
+            commands += 1;
+            Ok(Box::new(self.start_command(shell, path, line)))
+        })?;
+        let (sent, place) = Self::hear(connected);
+        Ok((sent, place, commands))
+    }
+
+    fn hear(mut connected: Connected) -> (bool, String) {
         let mut place = connected.early;
         let mut buffer = [0; 1024];
         while !place.ends_with(b"\n") {
@@ -159,7 +180,7 @@ impl Host {
                 Err(_) => assert!(wait(&*connected.link, Instant::now() + Duration::from_secs(10))),
             }
         }
-        Ok((connected.agent_sent, String::from_utf8(place).unwrap().trim().to_owned()))
+        (connected.agent_sent, String::from_utf8(place).unwrap().trim().to_owned())
     }
 }
 
@@ -187,15 +208,71 @@ impl Drop for Host {
 
 #[test]
 fn the_agent_is_sent_once_whatever_the_shell() {
-    for shell in [&["sh"][..], &["bash"], &["busybox", "sh"], &["tcsh", "-f"], &["bsd-csh", "-f"], &["fish"]] {
+    for shell in [&["sh"][..], &["bash"], &["busybox", "sh"], &["tcsh", "-f"], &["bsd-csh", "-f"], &["fish"], &["zsh", "-f"]] {
         if Command::new(shell[0]).arg("-c").arg("true").output().is_err() && !["sh", "bash", "busybox"].contains(&shell[0]) {
             continue;
         }
         let host = Host::new();
         let cached = host.cached().display().to_string();
-        assert_eq!(host.run(shell, None).unwrap(), (true, cached.clone()), "{shell:?}");
-        assert_eq!(host.run(shell, None).unwrap(), (false, cached), "{shell:?}");
+        assert_eq!(host.reach(shell, None).unwrap(), (true, cached.clone(), 1), "{shell:?}");
+        assert_eq!(host.reach(shell, None).unwrap(), (false, cached.clone(), 1), "{shell:?}");
+        assert_eq!(host.run(shell, None).unwrap(), (false, cached), "{shell:?}, the script alone");
     }
+}
+
+#[test]
+fn an_agent_that_is_there_needs_no_other_program() {
+    let host = Host::new();
+    let nothing = host.folder.path().join("nothing");
+    std::fs::create_dir(&nothing).unwrap();
+    for shell in ["/bin/sh", "/bin/bash"] {
+        assert!(host.reach(&[shell], Some(&nothing)).is_err(), "no agent yet, and nothing to bring it with");
+    }
+    host.reach(&["sh"], None).unwrap();
+    let cached = host.cached().display().to_string();
+    for shell in ["/bin/sh", "/bin/bash"] {
+        assert_eq!(host.reach(&[shell], Some(&nothing)).unwrap(), (false, cached.clone(), 1));
+    }
+}
+
+#[test]
+fn an_agent_that_cannot_or_will_not_run_is_reached_or_replaced_by_the_script() {
+    type Spoil = fn(&Path);
+    let spoil: [(&str, Spoil); 5] = [
+        ("empty", |agent| std::fs::write(agent, "").unwrap()),
+        ("cut", |agent| std::fs::write(agent, [b"\x7fELF".as_slice(), &[0; 60]].concat()).unwrap()),
+        ("for others", |agent| std::fs::set_permissions(agent, PermissionsExt::from_mode(0o755)).unwrap()),
+        ("closed", |agent| std::fs::set_permissions(agent, PermissionsExt::from_mode(0o600)).unwrap()),
+        ("a link", |agent| {
+            std::fs::remove_file(agent).unwrap();
+            std::os::unix::fs::symlink("/bin/true", agent).unwrap();
+        }),
+    ];
+    for (what, spoil) in spoil {
+        for shell in ["sh", "bash"] {
+            let host = Host::new();
+            let cached = host.cached().display().to_string();
+            host.reach(&[shell], None).unwrap();
+            spoil(&host.cached());
+            let (sent, place, commands) = host.reach(&[shell], None).unwrap();
+            assert_eq!((sent, place), (true, cached.clone()), "{shell}: {what}");
+            assert_eq!(commands, 2, "{shell}: {what}");
+            assert_eq!(host.reach(&[shell], None).unwrap(), (false, cached, 1), "{shell}: {what}");
+        }
+    }
+}
+
+#[test]
+fn a_folder_that_is_anothers_is_not_looked_into() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let host = Host::new();
+    host.reach(&["sh"], None).unwrap();
+    std::os::unix::fs::chown(host.cached().parent().unwrap(), Some(65534), None).unwrap();
+    let (sent, place, commands) = host.reach(&["sh"], None).unwrap();
+    assert!(sent && place.starts_with("/var/tmp/kplay-"), "{place}");
+    assert_eq!(commands, 1, "it was not started to find that out");
 }
 
 #[test]
@@ -208,33 +285,6 @@ fn busybox_is_enough() {
         assert!(host.run(&[&shell], Some(&programs)).unwrap().0);
         assert!(!host.run(&[&shell], Some(&programs)).unwrap().0);
     }
-}
-
-#[test]
-fn a_machine_that_has_run_its_agent_before_needs_one_ls() {
-    if std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().is_empty() {
-        return;
-    }
-    let host = Host::new();
-    let programs = host.folder.path().join("bin");
-    std::fs::create_dir(&programs).unwrap();
-    for program in ["sh", "ls"] {
-        std::os::unix::fs::symlink(format!("/bin/{program}"), programs.join(program)).unwrap();
-    }
-    let error = host.run(&["/bin/sh"], Some(&programs)).unwrap_err();
-    assert!(error.message.contains("id -u does not work there"), "{error:?}");
-    host.run(&["/bin/sh"], None).unwrap();
-    let cached = host.cached().display().to_string();
-    assert_eq!(host.run(&["/bin/sh"], Some(&programs)).unwrap(), (false, cached));
-    // A note of something that the controller does not offer leads nowhere.
-    let note = std::fs::read_dir(host.home().join(".cache/kplay")).unwrap().map(|entry| entry.unwrap().path());
-    let note = note.into_iter().find(|path| path.file_name().unwrap().to_string_lossy().starts_with("at-")).unwrap();
-    for text in ["*", "0000", ""] {
-        std::fs::write(&note, format!("{text}\n")).unwrap();
-        assert!(host.run(&["/bin/sh"], Some(&programs)).is_err(), "{text}");
-    }
-    assert!(!host.run(&["/bin/sh"], None).unwrap().0);
-    assert!(!host.run(&["/bin/sh"], Some(&programs)).unwrap().0, "the long way has written the note anew");
 }
 
 #[test]
@@ -288,8 +338,8 @@ fn an_agent_that_arrives_damaged_is_not_started() {
         let mut link = host.start(&["/bin/sh"], Some(&programs));
         link.write(format!("{}\n", damaged.len()).as_bytes()).unwrap();
         link.write(&damaged).unwrap();
-        let (marker, deadline) = (marker(), Instant::now() + Duration::from_secs(20));
-        let mut session = Session { link: Box::new(link), marker: &marker, output: Vec::new(), complaints: Vec::new(), deadline };
+        let marker = marker();
+        let mut session = Session::new(Box::new(link), &marker, Duration::from_secs(20));
         let Line::Need { packing: wanted, .. } = session.next_line().unwrap() else { panic!("nothing is asked for") };
         assert_eq!(wanted, packing);
         let Line::Fail(reason) = session.next_line().unwrap() else { panic!("not refused") };
