@@ -189,6 +189,11 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// Returns the state that it is in, in systemd's words, for a message.
+    pub fn condition(&self) -> String {
+        format!("state: {} ({}), result: {}", self.active_state, self.sub_state, self.result)
+    }
+
     /// Returns whether the unit does its work: active, or a oneshot unit that ended well.
     pub fn is_up(&self) -> bool {
         matches!(self.active_state.as_str(), "active" | "reloading")

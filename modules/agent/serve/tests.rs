@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::link::Link;
 use super::session::Session;
 use crate::agent::wire::{self, BecomeMethod, Certainty, Hello, Outcome, Request, Status, Task, ToAgent, ToController, VERSION};
-use crate::api::fake::{Desk, Fake};
+use crate::api::fake::{DIES, Desk, Fake};
 use crate::api::forecast::{Forecast, Purpose};
 use crate::api::{Change, CommandOutput, Inspect};
 
@@ -332,4 +332,20 @@ fn a_role_with_a_package_is_foreseen_to_its_end() {
     // What was assumed came true as well.
     let changed = |outcomes: &[Outcome]| outcomes.iter().map(|outcome| outcome.changes.len()).collect::<Vec<_>>();
     assert_eq!(changed(&done)[..11], changed(&foreseen)[..11]);
+}
+
+/// Whenever a unit fails after its start counts as done, its own last words are in the task's error.
+#[test]
+fn a_unit_that_does_not_keep_running_says_why() {
+    let unit = UNIT.replace("/usr/bin/app", DIES);
+    let mut host = host().file("/bin/false", "program").unit_says("app", "cannot open /etc/app.conf");
+    let specs: Vec<Spec> = vec![
+        ("copy", json!({ "dest": "/etc/systemd/system/app.service", "content": unit }), vec![]),
+        ("systemd", json!({ "name": "app", "state": "started", "restart_on": [] }), vec![]),
+    ];
+    let done = session(&mut host, &specs, false);
+    let failure = done[1].failure.as_ref().unwrap();
+    assert_eq!(failure.message, "`app.service` was started, and did not keep running");
+    assert_eq!(failure.details, ["state: failed (failed), result: exit-code", "cannot open /etc/app.conf"]);
+    assert_eq!(failure.hint.as_deref(), Some("what it has done stands: `kplay undo r` takes the run back"));
 }

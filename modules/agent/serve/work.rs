@@ -14,7 +14,7 @@ use super::task::{
     Progress, accepts, holds, judge, judge_unchanged, looks_long, module_of, named, skipped, stands_alone, take_output, takes_long,
 };
 use crate::agent::wire::{ChangeReport, Outcome, Status, Task, ToController};
-use crate::api::change::{Run, WriteFile};
+use crate::api::change::{Run, UnitAction, WriteFile};
 use crate::api::forecast::{Certainty, Forecast, Purpose};
 use crate::api::journal::{Intended, Kept};
 use crate::api::{AnyModule, Blob, Change, CommandOutput, Content, ErrorKind, ModuleError, Perform, Proposal};
@@ -214,6 +214,24 @@ impl<H: Perform> Session<'_, H> {
         module.check(&forecast)
     }
 
+    /// Says what remains to be done after a task was carried out. A unit that did not keep running says itself why: it may fail at
+    /// any time, also between what its start waits for and the proof.
+    fn not_reached(&self, changes: &[Change]) -> ModuleError {
+        let Host::Apply(host) = &self.host else { return ModuleError::host("this session only checks") };
+        let fallen = changes.iter().find_map(|change| {
+            let Change::Unit { unit, action: UnitAction::Start | UnitAction::Restart, .. } = change else { return None };
+            host.unit(unit).ok().filter(|now| !now.is_up()).map(|now| (unit, now))
+        });
+        let error = match fallen {
+            Some((unit, now)) => ModuleError::host(format!("`{unit}` was started, and did not keep running"))
+                .details([now.condition()])
+                .details(host.unit_log(unit)),
+            None => ModuleError::host("it was changed, and still is not as it should be: something else works against it")
+                .details(changes.iter().map(|change| format!("remains: {}", named(change)))),
+        };
+        error.hint(format!("what it has done stands: `kplay undo {}` takes the run back", self.hello.run))
+    }
+
     /// Performs what was foreseen and asks for proof.
     fn carry_out(
         &mut self,
@@ -242,8 +260,7 @@ impl<H: Perform> Session<'_, H> {
             if !proposal.changes.is_empty() && !proposal.repeating {
                 let proof = self.look(module).map_err(|error| unproved(error, task))?;
                 if !proof.changes.is_empty() {
-                    let back = format!("what it has done stands: `kplay undo {}` takes the run back", self.hello.run);
-                    return Err(remains(&proof.changes).hint(back));
+                    return Err(self.not_reached(&proof.changes));
                 }
                 // What a command said is its result; of everything else the state that has been reached is.
                 if ran.is_none() {
@@ -392,13 +409,6 @@ fn in_the_time_left(change: &Change, left: Option<Duration>) -> Change {
     };
     *limit = if *limit == 0 { left } else { left.min(*limit) };
     change
-}
-
-fn remains(changes: &[Change]) -> ModuleError {
-    let named: Vec<String> = changes.iter().map(named).collect();
-    ModuleError::host("it was changed, and still is not as it should be")
-        .details(named.into_iter().map(|what| format!("remains: {what}")))
-        .hint("something else on the host works against it, or two tasks want different things")
 }
 
 fn unproved(error: ModuleError, task: &Task) -> ModuleError {

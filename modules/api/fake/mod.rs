@@ -25,6 +25,7 @@ use super::types::{Attributes, Blob, Digest, Owner};
 
 pub use controller::Desk;
 use nodes::Node;
+pub use perform::DIES;
 
 /// What a package or command does to a host in memory.
 type Effect = fn(Fake) -> Fake;

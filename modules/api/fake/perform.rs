@@ -15,6 +15,9 @@ use crate::api::perform::{Irreversible, Perform, Performed, Upstream};
 use crate::api::types::{Attributes, Content, EntryKind, Owner};
 use crate::api::units::{self, UnitPath};
 
+/// The one program that does not keep running: a unit of it fails as soon as its start is done.
+pub const DIES: &str = "/bin/false";
+
 impl Perform for Fake {
     fn perform(&mut self, change: &Change, upstream: &mut dyn Upstream) -> Result<Performed, ModuleError> {
         self.clock += 1_000_000_000;
@@ -240,6 +243,9 @@ impl Fake {
                 set(&mut unit.result, "success");
                 unit.invocation = format!("{now:032x}");
                 unit.started = if unit.kind == "oneshot" { 0 } else { now };
+                if unit.exec_start == DIES {
+                    (unit.active_state, unit.sub_state, unit.result) = ("failed".into(), "failed".into(), "exit-code".into());
+                }
             }
             UnitAction::Stop => {
                 set(&mut unit.active_state, "inactive");

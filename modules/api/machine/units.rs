@@ -260,7 +260,7 @@ fn watch(name: &str, action: UnitAction) -> Result<(), ModuleError> {
 fn explain(name: &str, said: &str, reason: &str) -> ModuleError {
     let mut details = Vec::new();
     if let Some(unit) = show(&[name.to_owned()]).ok().and_then(|mut units| units.pop()) {
-        details.push(format!("state: {} ({}), result: {}", unit.active_state, unit.sub_state, unit.result));
+        details.push(unit.condition());
         if !unit.exec_start.is_empty() {
             details.push(format!("ExecStart: {}", unit.exec_start));
         }
