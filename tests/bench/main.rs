@@ -125,8 +125,11 @@ fn programs() -> PathBuf {
 }
 
 fn connect(arguments: &[String]) -> Outcome<()> {
-    let [key, hosts] = arguments else { return Err("usage: connect KEY HOSTS".into()) };
-    contender::connect(Path::new(key), hosts.parse()?)
+    match arguments {
+        [key, hosts] => contender::connect(Path::new(key), hosts.parse()?, None),
+        [key, hosts, file, packed] => contender::connect(Path::new(key), hosts.parse()?, Some((Path::new(file), packed.parse()?))),
+        _ => Err("usage: connect KEY HOSTS [FILE PACKED]".into()),
+    }
 }
 
 fn measure_all(wish: &Wish) -> Outcome<()> {
@@ -172,7 +175,7 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[&dyn Contender], hosts: u
     let mut rows: Vec<Row> = Vec::new();
     for &one in contenders {
         one.write(ground, hosts)?;
-        let mut row = Row { name: one.name(), hosts, firsts: Vec::new(), samples: Vec::new(), edits: Vec::new() };
+        let mut row = Row { name: one.name(), hosts, firsts: Vec::new(), samples: Vec::new(), edits: Vec::new(), carried: Vec::new() };
         if one.applies() {
             row.firsts.push(first_apply(one, ground, hosts, scratch)?);
         }
@@ -184,6 +187,11 @@ fn compare(wish: &Wish, ground: &Ground, contenders: &[&dyn Contender], hosts: u
             // A peer that takes long is as slow the second time.
             if row.first().is_some_and(|first| first.wall < Duration::from_secs(10)) {
                 row.firsts.push(first_apply(one, ground, hosts, scratch)?);
+            }
+            if let Some(command) = one.carry(ground, hosts)? {
+                let (sample, _) = run(&ground.fleet, &command, scratch)?;
+                println!("its bytes to {hosts} hosts: {:.3} s", sample.wall.as_secs_f64());
+                row.carried.push(sample);
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Row {
     pub firsts: Vec<Sample>,
     /// Runs that changed nothing.
     pub samples: Vec<Sample>,
+    /// Bare libssh2 carrying what a first run has to, and nothing else.
+    pub carried: Vec<Sample>,
     /// Forecasts of a playbook that was edited just before.
     pub edits: Vec<Sample>,
 }

@@ -11,6 +11,8 @@ use crate::Outcome;
 /// kplay with its defaults: `ssh` through libssh2, proof and journal on.
 pub struct Kplay;
 
+/// The level at which the agent is packed.
+const PACKED: &str = "-6";
 /// What a recorded run tells of each task.
 const EVENTS: &str = "events.jsonl";
 const PLAY: &str = r#"play {
@@ -74,6 +76,20 @@ impl Contender for Kplay {
         fs::write(ground.folder(self.name())?.join("fifty.lua"), format!("{playbook}-- edit {time}\n"))?;
         let mut command = self.command(ground, 1)?;
         command.arg("--check");
+        Ok(Some(command))
+    }
+
+    fn carry(&self, ground: &Ground, hosts: usize) -> Outcome<Option<Command>> {
+        let agent = program().with_file_name(format!("kplay-agent-{}", crate::AGENT_TARGET));
+        let mut bytes = Command::new("zstd").args(["-q", PACKED, "-c"]).arg(&agent).output()?.stdout;
+        let packed = bytes.len();
+        for number in 1..=crate::workload::FILES {
+            bytes.extend(fs::read(ground.sources.join(format!("big{number}")))?);
+        }
+        let file = ground.folder(self.name())?.join("carried");
+        fs::write(&file, bytes)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("connect").arg(ground.fleet.key()).arg(hosts.to_string()).arg(file).arg(packed.to_string());
         Ok(Some(command))
     }
 

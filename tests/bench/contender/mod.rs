@@ -68,6 +68,11 @@ pub trait Contender {
         Ok(None)
     }
 
+    /// The program that carries to each host what this one's first run has to, and does nothing else; `None` for one that is not asked.
+    fn carry(&self, _ground: &Ground, _hosts: usize) -> Outcome<Option<Command>> {
+        Ok(None)
+    }
+
     /// How many tasks of all hosts it says it has changed; `None` for one that only looks.
     fn changed(&self, output: &str) -> Option<usize>;
 
