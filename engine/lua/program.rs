@@ -1,6 +1,7 @@
 //! A playbook that has been loaded: its plays, and the coroutines in which hosts go through them.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -199,9 +200,10 @@ impl Program {
     fn drop_tasks(&self, requester: usize) {
         let mut run = self.shared.run.borrow_mut();
         let run = &mut *run;
-        for queue in run.queues.values_mut() {
+        run.queues.retain(|_, queue| {
             queue.retain(|id| run.tasks[*id as usize - 1].requested_by != requester);
-        }
+            !queue.is_empty()
+        });
         let open = run.coroutines.get_mut(&requester).map(|coroutine| std::mem::take(&mut coroutine.open)).unwrap_or_default();
         for id in open {
             let task = &mut run.tasks[id as usize - 1];
@@ -344,9 +346,14 @@ impl Planner for Program {
         let taken: Vec<_> = {
             let mut run = self.shared.run.borrow_mut();
             let run = &mut *run;
-            let Some(queue) = run.queues.get_mut(&host) else { return Ok(Vec::new()) };
-            let ready = queue.iter().take_while(|id| run.tasks[**id as usize - 1].deferred.is_none()).count();
-            queue.drain(..ready).filter_map(|id| run.tasks[id as usize - 1].planned.take()).map(|task| *task).collect()
+            let Entry::Occupied(mut queue) = run.queues.entry(host) else { return Ok(Vec::new()) };
+            let ready = queue.get().iter().take_while(|id| run.tasks[**id as usize - 1].deferred.is_none()).count();
+            let taken = queue.get_mut().drain(..ready);
+            let taken = taken.filter_map(|id| run.tasks[id as usize - 1].planned.take()).map(|task| *task).collect();
+            if queue.get().is_empty() {
+                queue.remove();
+            }
+            taken
         };
         if !taken.is_empty() {
             self.commit()?;
@@ -356,7 +363,7 @@ impl Planner for Program {
 
     fn queued(&self) -> Vec<usize> {
         let run = self.shared.run.borrow();
-        run.queues.iter().filter(|(_, queue)| !queue.is_empty()).map(|(host, _)| *host).collect()
+        run.queues.keys().copied().collect()
     }
 
     fn finish_task(&mut self, task: u32, result: TaskResult) {

@@ -48,6 +48,7 @@ pub(super) struct Running {
     pub play: usize,
     pub plays: Vec<PlayCode>,
     pub coroutines: HashMap<usize, Coroutine>,
+    /// Tasks to be sent, by host; none of the queues is empty: they are looked through whenever a host ends, of which there may be many.
     pub queues: BTreeMap<usize, VecDeque<u32>>,
     pub tasks: Vec<Task>,
     pub onces: HashMap<String, Once>,
