@@ -23,7 +23,8 @@
 //!
 //! Unit files that changed on disk are read again first (`daemon-reload`), which is a change of its own. A oneshot unit that
 //! ended well counts as started. Before a unit is started for the first time or with a new unit file, `systemd-analyze verify`
-//! looks at the file, unless `verify = false`. A unit that fails to start shows the last lines of its journal.
+//! looks at the file, unless `verify = false`. A unit that fails to start, or does not keep running until
+//! the task has been proved, shows the last lines of its journal.
 //!
 //! Who has to do something before a restart, say, to turn clients away, asks first whether there will be one:
 //!

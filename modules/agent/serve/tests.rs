@@ -345,7 +345,7 @@ fn a_unit_that_does_not_keep_running_says_why() {
     ];
     let done = session(&mut host, &specs, false);
     let failure = done[1].failure.as_ref().unwrap();
-    assert_eq!(failure.message, "`app.service` was started, and did not keep running");
+    assert_eq!(failure.message, "`app.service` did not keep running");
     assert_eq!(failure.details, ["state: failed (failed), result: exit-code", "cannot open /etc/app.conf"]);
     assert_eq!(failure.hint.as_deref(), Some("what it has done stands: `kplay undo r` takes the run back"));
 }

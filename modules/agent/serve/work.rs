@@ -223,9 +223,9 @@ impl<H: Perform> Session<'_, H> {
             host.unit(unit).ok().filter(|now| !now.is_up()).map(|now| (unit, now))
         });
         let error = match fallen {
-            Some((unit, now)) => ModuleError::host(format!("`{unit}` was started, and did not keep running"))
-                .details([now.condition()])
-                .details(host.unit_log(unit)),
+            Some((unit, now)) => {
+                ModuleError::host(format!("`{unit}` did not keep running")).details([now.condition()]).details(host.unit_log(unit))
+            }
             None => ModuleError::host("it was changed, and still is not as it should be: something else works against it")
                 .details(changes.iter().map(|change| format!("remains: {}", named(change)))),
         };

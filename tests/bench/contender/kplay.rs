@@ -11,7 +11,7 @@ use crate::Outcome;
 /// kplay with its defaults: `ssh` through libssh2, proof and journal on.
 pub struct Kplay;
 
-/// The level at which the agent is packed.
+/// The level at which kplay packs the agent (`ZSTD_LEVEL` of `engine/transport/agents.rs`).
 const PACKED: &str = "-6";
 /// What a recorded run tells of each task.
 const EVENTS: &str = "events.jsonl";
@@ -81,7 +81,11 @@ impl Contender for Kplay {
 
     fn carry(&self, ground: &Ground, hosts: usize) -> Outcome<Option<Command>> {
         let agent = program().with_file_name(format!("kplay-agent-{}", crate::AGENT_TARGET));
-        let mut bytes = Command::new("zstd").args(["-q", PACKED, "-c"]).arg(&agent).output()?.stdout;
+        let zstd = Command::new("zstd").args(["-q", PACKED, "-c"]).arg(&agent).output()?;
+        if !zstd.status.success() {
+            return Err(format!("zstd cannot pack the agent: {}", String::from_utf8_lossy(&zstd.stderr)).into());
+        }
+        let mut bytes = zstd.stdout;
         let packed = bytes.len();
         for number in 1..=crate::workload::FILES {
             bytes.extend(fs::read(ground.sources.join(format!("big{number}")))?);
