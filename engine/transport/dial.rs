@@ -1,5 +1,5 @@
 //! TCP connections: all addresses of a name, within a deadline, from a network namespace if need be.
-#![expect(clippy::disallowed_methods, reason = "network namespaces are files")]
+#![expect(clippy::disallowed_methods, reason = "network namespaces are files, and so is what the kernel tells of a thread")]
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -29,9 +29,9 @@ pub(super) struct Address {
     pub namespace: Option<PathBuf>,
 }
 
-/// Connects before `deadline`.
-pub(super) fn tcp(address: &Address, deadline: Instant) -> Result<TcpStream> {
-    let stream = match (&address.namespace, address.host.parse::<IpAddr>()) {
+/// Connects before `deadline`; returns how long a round trip to there took, too.
+pub(super) fn tcp(address: &Address, deadline: Instant) -> Result<(TcpStream, Duration)> {
+    let (stream, latency) = match (&address.namespace, address.host.parse::<IpAddr>()) {
         (None, Ok(number)) => first(&[SocketAddr::new(number, address.port)], deadline),
         // Asking a name server cannot be given a time limit, so a thread of its own is left behind with it.
         _ => {
@@ -44,7 +44,7 @@ pub(super) fn tcp(address: &Address, deadline: Instant) -> Result<TcpStream> {
     }
     .map_err(|failure| explain(address, &failure))?;
     tune(&stream).map_err(|error| Diagnostic::unreachable(format!("cannot set up the connection: {error}")))?;
-    Ok(stream)
+    Ok((stream, latency))
 }
 
 /// Runs `work` on a thread of its own, which enters `namespace` first: a namespace belongs to a thread, and no thread of a
@@ -82,18 +82,27 @@ enum Failure {
     Connect(io::Error),
 }
 
-/// Tries the addresses in turn, each with its share of the time that is left.
-fn first(addresses: &[SocketAddr], deadline: Instant) -> std::result::Result<TcpStream, Failure> {
+/// Tries the addresses in turn, each with its share of the time that is left. The kernel of the host answers, however busy the host;
+/// so that the time until then is the line's, less what a busy machine let us wait here.
+fn first(addresses: &[SocketAddr], deadline: Instant) -> std::result::Result<(TcpStream, Duration), Failure> {
     let mut failure = Failure::Name(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
     for (tried, address) in addresses.iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
         let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let (since, waited) = (Instant::now(), kept_waiting());
         match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok((stream, since.elapsed().saturating_sub(kept_waiting().saturating_sub(waited)))),
             Err(error) => failure = Failure::Connect(error),
         }
     }
     Err(failure)
+}
+
+/// Returns how long this thread was ready to go on and had no processor, since it began; nothing where the kernel does not count it.
+fn kept_waiting() -> Duration {
+    // Nanoseconds on a processor, nanoseconds of waiting for one, and how often it was given one (sched-stats.rst of the kernel).
+    let counted = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    Duration::from_nanos(counted.split(' ').nth(1).and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or_default())
 }
 
 fn explain(address: &Address, failure: &Failure) -> Box<Diagnostic> {
@@ -129,4 +138,29 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, Duration::from_secs(PROBE.1))?;
     sockopt::set_tcp_user_timeout(stream, UNANSWERED)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_a_busy_machine_lets_us_wait_is_known() {
+        let (over, end) = (AtomicBool::new(false), Instant::now() + Duration::from_secs(60));
+        let busy = || {
+            while !over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..2 * std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {
+                scope.spawn(busy);
+            }
+            while kept_waiting() < Duration::from_millis(1) && Instant::now() < end {}
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(kept_waiting() >= Duration::from_millis(1), "{:?}", kept_waiting());
+    }
 }

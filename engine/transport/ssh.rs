@@ -113,12 +113,16 @@ impl Client {
     fn shake_hands(target: &Target, settings: &Settings, known: &[String], deadline: Instant) -> Result<Self> {
         let address = &address(target, settings);
         let route = proxy::Route::of(target, settings);
-        let since = Instant::now();
-        let (socket, carrier) = match &route {
-            Some(route) => proxy::open(route, target, address, deadline)?,
-            None => (OwnedFd::from(dial::tcp(address, deadline)?), None),
+        let (socket, carrier, latency) = match &route {
+            Some(route) => {
+                let (socket, carrier) = proxy::open(route, target, address, deadline)?;
+                (socket, carrier, None)
+            }
+            None => {
+                let (stream, latency) = dial::tcp(address, deadline)?;
+                (OwnedFd::from(stream), None, Some(latency))
+            }
         };
-        let latency = carrier.is_none().then(|| since.elapsed());
         let internal = |error: ssh2::Error| Diagnostic::internal(format!("libssh2 cannot be set up: {error}"));
         let socket = Arc::new(socket);
         let session = Session::new().map_err(internal)?;
@@ -138,7 +142,7 @@ impl Client {
             ErrorCode::Session(code) if NO_EXCHANGE.contains(&code) => {
                 let left = Duration::from_secs(5);
                 let lines = match dial::tcp(address, Instant::now() + left) {
-                    Ok(stream) if !routed => algorithms::compare(&stream, left),
+                    Ok((stream, _)) if !routed => algorithms::compare(&stream, left),
                     _ => Vec::new(),
                 };
                 Diagnostic::unreachable(format!("`{host}` and kplay cannot agree on how to encrypt: {}", error.message()))
