@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kplay_modules::api::Digest;
-use kplay_modules::api::module::SignatureRequest;
+use kplay_modules::api::module::{Entry, SignatureRequest};
 use mlua::{Function, Lua, Table, Thread};
 use serde_json::{Map, Value};
 
@@ -168,7 +168,7 @@ pub(super) struct Task {
 
 /// A task that waits for its host's facts.
 pub(super) struct Deferred {
-    pub arguments: Value,
+    pub key: PrepareKey,
     pub role: Option<RoleFrame>,
     pub frames: Vec<Frame>,
 }
@@ -181,11 +181,18 @@ pub(super) enum Once {
 }
 
 /// What makes two preparations the same.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PrepareKey {
     pub module: &'static str,
     pub role: Option<PathBuf>,
     pub arguments: Value,
+}
+
+impl PrepareKey {
+    /// Names the preparation of a task that is called from `role`.
+    pub fn of(module: &Entry, role: Option<&RoleFrame>, arguments: Value) -> Self {
+        Self { module: module.name, role: role.map(|frame| frame.role.folder.clone()), arguments }
+    }
 }
 
 /// What the preparation of a task came to.

@@ -167,12 +167,12 @@ fn queue(shared: &Shared, module: &'static Entry, frames: &[Frame], arguments: M
     let mut deferred = None;
     if skipped.is_none() && selected {
         let waits = found_results && !fill_paths(shared, &mut given);
-        let arguments = Value::Object(given);
-        let prepared = if waits { Err(Unprepared::NeedsFacts) } else { prepare(shared, module, host, role.as_ref(), frames, &arguments) };
+        let key = PrepareKey::of(module, role.as_ref(), Value::Object(given));
+        let prepared = if waits { Err(Unprepared::NeedsFacts) } else { prepare(shared, module, host, role.as_ref(), frames, &key) };
         match prepared {
-            Ok(prepared) => fill(&mut planned, &prepared),
+            Ok(prepared) => fill(&mut planned, prepared),
             Err(Unprepared::Wrong(error)) => return Err(error),
-            Err(Unprepared::NeedsFacts) => deferred = Some(Box::new(Deferred { arguments, role, frames: frames.to_vec() })),
+            Err(Unprepared::NeedsFacts) => deferred = Some(Box::new(Deferred { key, role, frames: frames.to_vec() })),
         }
     }
     let result = (skipped.is_some() || !selected).then(|| TaskResult::Done { changed: false, skipped: true, output: Output::default() });
@@ -253,12 +253,12 @@ pub(super) fn finish_deferred(shared: &Shared, id: u32) -> Result<bool, Box<Diag
         (task.host, task.module, deferred)
     };
     let module = kplay_modules::find(module).ok_or_else(|| Diagnostic::internal(format!("there is no module `{module}`")))?;
-    let ready = match &mut deferred.arguments {
+    let ready = match &mut deferred.key.arguments {
         Value::Object(fields) => fill_paths(shared, fields),
         _ => true,
     };
     let prepared = if ready {
-        prepare(shared, module, host, deferred.role.as_ref(), &deferred.frames, &deferred.arguments)
+        prepare(shared, module, host, deferred.role.as_ref(), &deferred.frames, &deferred.key)
     } else {
         Err(Unprepared::NeedsFacts)
     };
@@ -268,7 +268,7 @@ pub(super) fn finish_deferred(shared: &Shared, id: u32) -> Result<bool, Box<Diag
         Ok(prepared) => {
             task.paths.clone_from(&prepared.paths);
             if let Some(planned) = &mut task.planned {
-                fill(planned, &prepared);
+                fill(planned, prepared);
             }
             Ok(false)
         }
@@ -280,12 +280,13 @@ pub(super) fn finish_deferred(shared: &Shared, id: u32) -> Result<bool, Box<Diag
     }
 }
 
-fn fill(planned: &mut PlannedTask, prepared: &Prepared) {
-    planned.wire.arguments.clone_from(&prepared.arguments);
-    planned.paths.clone_from(&prepared.paths);
-    planned.blobs.clone_from(&prepared.blobs);
-    planned.signature.clone_from(&prepared.signature);
-    planned.delivers.clone_from(&prepared.delivers);
+fn fill(planned: &mut PlannedTask, prepared: Rc<Prepared>) {
+    let Prepared { arguments, paths, blobs, signature, delivers } = Rc::unwrap_or_clone(prepared);
+    planned.wire.arguments = arguments;
+    planned.paths = paths;
+    planned.blobs = blobs;
+    planned.signature = signature;
+    planned.delivers = delivers;
 }
 
 /// Reads the arguments and has the module prepare itself; once for all hosts where the host does not matter.
@@ -295,16 +296,14 @@ fn prepare(
     host: usize,
     role: Option<&RoleFrame>,
     frames: &[Frame],
-    arguments: &Value,
+    key: &PrepareKey,
 ) -> Result<Rc<Prepared>, Unprepared> {
-    let folder = role.map(|frame| frame.role.folder.clone());
-    let key = PrepareKey { module: module.name, role: folder, arguments: arguments.clone() };
-    if let Some(known) = shared.run.borrow().prepared.get(&key) {
+    if let Some(known) = shared.run.borrow().prepared.get(key) {
         return Ok(Rc::clone(known));
     }
     let wrong = |problem: Problem| Unprepared::Wrong(shared.problem(frames, module.name, 0, problem));
     let what = format!("module `{}`", module.name);
-    let mut instance = (module.parse)(arguments.clone()).map_err(|error| wrong(from_serde(&error, &what)))?;
+    let mut instance = (module.parse)(key.arguments.clone()).map_err(|error| wrong(from_serde(&error, &what)))?;
     let scope = || shared.scope(host, role);
     let preparation = Preparation::new(&shared.local, shared.host_name(host), key.role.as_deref(), &scope);
     let outcome = instance.prepare(&preparation);
@@ -335,7 +334,7 @@ fn prepare(
     });
     let mut run = shared.run.borrow_mut();
     if !collected.personal.get() && run.prepared.len() < REMEMBERED {
-        run.prepared.insert(key, Rc::clone(&prepared));
+        run.prepared.insert(key.clone(), Rc::clone(&prepared));
     }
     Ok(prepared)
 }
@@ -430,6 +429,9 @@ fn telling_name(shared: &Shared, module: &str, arguments: &Map<String, Value>, s
     let about = about.unwrap_or_default();
     // Masked first: what is left of a secret that is cut short would not be known as one.
     let about = shared.local.mask(&about);
-    let short: String = about.chars().take(80).collect();
-    if short.is_empty() { module.to_owned() } else { format!("{module} {short}{}", if short.len() < about.len() { "…" } else { "" }) }
+    match about.char_indices().nth(80) {
+        Some((end, _)) => format!("{module} {}…", &about[..end]),
+        None if about.is_empty() => module.to_owned(),
+        None => format!("{module} {about}"),
+    }
 }
