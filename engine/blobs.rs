@@ -6,10 +6,10 @@ use std::fs::File;
 use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
 
-use kplay_modules::api::error::plain;
-use kplay_modules::api::{Blob, Digest, ModuleError};
+use kplay_modules::api::{Blob, Digest};
+
+use crate::files::Look;
 
 /// A content that is being read.
 pub trait Content: Read + Seek + Send {}
@@ -24,30 +24,12 @@ pub struct Blobs {
 #[derive(Debug, Default)]
 struct Known {
     contents: HashMap<Digest, (Source, Blob)>,
-    /// Digests of local files, so that each file is read once however many hosts get it.
-    files: HashMap<FileKey, (Digest, u64)>,
 }
 
 #[derive(Debug, Clone)]
 enum Source {
     Bytes(Arc<[u8]>),
     File(PathBuf),
-}
-
-/// What tells a file from a changed one without reading it.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct FileKey {
-    path: PathBuf,
-    size: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
-
-impl FileKey {
-    pub(crate) fn of(path: &Path, meta: &std::fs::Metadata) -> Self {
-        use std::os::unix::fs::MetadataExt as _;
-        Self { path: path.to_owned(), size: meta.len(), modified: meta.modified().ok(), inode: meta.ino() }
-    }
 }
 
 impl Blobs {
@@ -59,22 +41,10 @@ impl Blobs {
     }
 
     /// Remembers a local file, which is read again when a host asks for it.
-    pub fn add_file(&self, path: &Path, secret: bool) -> Result<Blob, ModuleError> {
-        let failed = |error: std::io::Error| ModuleError::argument(format!("cannot read `{}`: {}", path.display(), plain(&error)));
-        let meta = std::fs::metadata(path).map_err(failed)?;
-        let key = FileKey::of(path, &meta);
-        let known = self.lock().files.get(&key).copied();
-        let (digest, size) = match known {
-            Some(known) => known,
-            None => {
-                let taken = Digest::of_reader(&mut File::open(path).map_err(failed)?).map_err(failed)?;
-                self.lock().files.insert(key, taken);
-                taken
-            }
-        };
-        let blob = Blob { digest, size, secret };
+    pub fn add_file(&self, path: &Path, look: &Look, secret: bool) -> Blob {
+        let blob = Blob { digest: look.digest, size: look.size, secret };
         self.add(Source::File(path.to_owned()), &blob);
-        Ok(blob)
+        blob
     }
 
     /// Opens a content for streaming; `None` when there is none with that digest. A file may have changed since: who reads
@@ -117,15 +87,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_file_gets_a_new_digest_and_secrecy_sticks() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        std::fs::write(&path, "one").unwrap();
+    fn secrecy_sticks_to_a_content() {
         let blobs = Blobs::default();
-        let first = blobs.add_file(&path, true).unwrap();
-        assert_eq!(first.digest, Digest::of(b"one"));
-        std::fs::write(&path, "three").unwrap();
-        assert_eq!(blobs.add_file(&path, false).unwrap().digest, Digest::of(b"three"));
+        let look = Look { digest: Digest::of(b"one"), size: 3, secret: Some(true) };
+        let first = blobs.add_file(Path::new("/never/read"), &look, true);
+        blobs.add_bytes(b"three".to_vec(), false);
         blobs.add_bytes(b"one".to_vec(), false);
         assert_eq!(blobs.text(&first.digest, 100), None, "secret contents are not for diffs");
         assert_eq!(blobs.text(&Digest::of(b"three"), 100).as_deref(), Some(b"three".as_slice()));

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::Metadata;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -13,10 +14,12 @@ use kplay_modules::api::change::MemberKind;
 use kplay_modules::api::error::plain;
 use kplay_modules::api::module::{SignatureRequest, TreeEntry};
 use kplay_modules::api::{Blob, Checksum, Controller, Digest, ModuleError, place};
+use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use crate::blobs::{Blobs, FileKey};
+use crate::blobs::Blobs;
 use crate::diagnostic::Diagnostic;
+use crate::files::{Files, Look};
 use crate::secrets::Secrets;
 use crate::template::{Failure, Scope, Templates};
 
@@ -48,10 +51,9 @@ pub struct Local {
     services: Box<dyn Services>,
     templates: Templates,
     playbook_folder: PathBuf,
+    files: Files,
     secrets: Secrets,
     pending: RefCell<BTreeMap<PathBuf, Vec<u8>>>,
-    /// Files that were searched for secrets, for how many, and whether any was there: many hosts get the same files.
-    searched: RefCell<HashMap<FileKey, (usize, bool)>>,
     announced: RefCell<BTreeSet<PathBuf>>,
 }
 
@@ -63,9 +65,9 @@ impl Local {
             services,
             templates: Templates::default(),
             playbook_folder,
+            files: Files::new(secrets.clone()),
             secrets,
             pending: RefCell::default(),
-            searched: RefCell::default(),
             announced: RefCell::default(),
         }
     }
@@ -143,6 +145,8 @@ pub struct Preparation<'a> {
     role: Option<&'a Path>,
     host: &'a str,
     scope: &'a dyn Fn() -> Scope,
+    /// Files that the task has looked into: it sees one state of each.
+    looked: RefCell<HashMap<PathBuf, Look>>,
     /// What the task came to.
     pub collected: Collected,
 }
@@ -167,7 +171,7 @@ pub struct Collected {
 impl<'a> Preparation<'a> {
     /// Begins the preparation of a task for `host` that is called from the role in the folder `role`. `scope` is what templates see.
     pub fn new(local: &'a Local, host: &'a str, role: Option<&'a Path>, scope: &'a dyn Fn() -> Scope) -> Self {
-        Self { local, role, host, scope, collected: Collected::default() }
+        Self { local, role, host, scope, looked: RefCell::default(), collected: Collected::default() }
     }
 
     fn keep(&self, blob: Blob) -> Blob {
@@ -221,7 +225,7 @@ impl Controller for Preparation<'_> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(cannot("read", path, &error)),
         };
-        let kind = if meta.is_dir() { MemberKind::Directory } else { self.file_kind(path)? };
+        let kind = if meta.is_dir() { MemberKind::Directory } else { file_kind(&self.look_into(path, &meta)?) };
         Ok(Some(TreeEntry { path: path.to_owned(), kind, mode: meta.mode() & 0o7777 }))
     }
 
@@ -241,7 +245,7 @@ impl Controller for Preparation<'_> {
         let pending = self.local.pending.borrow().get(path).cloned();
         Ok(self.keep(match pending {
             Some(bytes) => self.local.blobs.add_bytes(bytes, secret),
-            None => self.local.blobs.add_file(path, secret)?,
+            None => self.local.blobs.add_file(path, &self.look(path)?, secret),
         }))
     }
 
@@ -250,7 +254,10 @@ impl Controller for Preparation<'_> {
     }
 
     fn tree(&self, folder: &Path) -> Result<Vec<TreeEntry>, ModuleError> {
+        /// Files that are not worth another thread.
+        const FEW: usize = 64;
         let mut entries = Vec::new();
+        let mut files = Vec::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(relative) = folders.pop() {
             let full = folder.join(&relative);
@@ -265,12 +272,21 @@ impl Controller for Preparation<'_> {
                 } else if meta.is_symlink() {
                     MemberKind::Symlink(std::fs::read_link(item.path()).map_err(|error| cannot("read", &item.path(), &error))?)
                 } else if meta.is_file() {
-                    self.file_kind(&item.path())?
+                    files.push((path, item.path(), meta));
+                    continue;
                 } else {
                     return Err(ModuleError::argument(format!("`{}` is a device, socket or pipe", item.path().display())));
                 };
                 entries.push(TreeEntry { path, kind, mode: meta.mode() & 0o7777 });
             }
+        }
+        let known = &self.local.files;
+        let look = |(_, full, meta): &(PathBuf, PathBuf, Metadata)| known.look(full, meta).map_err(|error| cannot("read", full, &error));
+        let looks: Vec<Look> = files.par_iter().with_min_len(FEW).map(look).collect::<Result<_, _>>()?;
+        let mut looked = self.looked.borrow_mut();
+        for ((path, full, meta), look) in files.into_iter().zip(looks) {
+            entries.push(TreeEntry { path, kind: file_kind(&look), mode: meta.mode() & 0o7777 });
+            looked.insert(full, look);
         }
         // By components, so that a folder comes right before what is in it.
         entries.sort_by(|a, b| a.path.cmp(&b.path));
@@ -307,15 +323,7 @@ impl Controller for Preparation<'_> {
         if self.local.pending.borrow().contains_key(path) {
             return search();
         }
-        let Ok(meta) = std::fs::metadata(path) else { return search() };
-        let (key, count) = (FileKey::of(path, &meta), self.local.secrets.count());
-        let known = self.local.searched.borrow().get(&key).copied();
-        if let Some((_, secret)) = known.filter(|(searched_for, _)| *searched_for == count) {
-            return Ok(secret);
-        }
-        let secret = search()?;
-        self.local.searched.borrow_mut().insert(key, (count, secret));
-        Ok(secret)
+        self.look(path)?.secret.map_or_else(search, Ok)
     }
 
     fn download(&self, url: &str, checksum: &Checksum, ca: Option<&Path>, timeout: u64) -> Result<PathBuf, ModuleError> {
@@ -345,10 +353,24 @@ impl Controller for Preparation<'_> {
 }
 
 impl Preparation<'_> {
-    fn file_kind(&self, path: &Path) -> Result<MemberKind, ModuleError> {
-        let blob = self.local.blobs.add_file(path, false)?;
-        Ok(MemberKind::File(blob.digest, blob.size))
+    /// Looks into a file, unless the task has done so already.
+    fn look(&self, path: &Path) -> Result<Look, ModuleError> {
+        if let Some(look) = self.looked.borrow().get(path) {
+            return Ok(*look);
+        }
+        let meta = std::fs::metadata(path).map_err(|error| cannot("read", path, &error))?;
+        self.look_into(path, &meta)
     }
+
+    fn look_into(&self, path: &Path, meta: &Metadata) -> Result<Look, ModuleError> {
+        let look = self.local.files.look(path, meta).map_err(|error| cannot("read", path, &error))?;
+        self.looked.borrow_mut().insert(path.to_owned(), look);
+        Ok(look)
+    }
+}
+
+fn file_kind(look: &Look) -> MemberKind {
+    MemberKind::File(look.digest, look.size)
 }
 
 /// Returns the name in the same folder that is nearest to that of `path`.

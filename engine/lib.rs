@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod controller;
 pub mod diagnostic;
+pub mod files;
 pub mod inventory;
 pub mod lab;
 pub mod lua;

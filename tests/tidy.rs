@@ -12,8 +12,9 @@ const LIMIT: usize = 500;
 /// What each part of the controller may use. Data flows one way: whoever is higher up in this list knows nothing of those below.
 const EDGES: &[(&str, &[&str])] = &[
     ("diagnostic", &[]),
-    ("blobs", &[]),
     ("secrets", &["diagnostic"]),
+    ("files", &["secrets"]),
+    ("blobs", &["files"]),
     ("outputs", &["secrets"]),
     ("yaml", &["diagnostic"]),
     ("pki", &["diagnostic"]),
@@ -26,7 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("config", &["cli", "diagnostic", "inventory", "lab", "transport", "vault", "yaml"]),
     ("report", &["config", "diagnostic", "secrets"]),
     ("plan", &["diagnostic", "outputs", "report"]),
-    ("controller", &["blobs", "diagnostic", "secrets", "template"]),
+    ("controller", &["blobs", "diagnostic", "files", "secrets", "template"]),
     ("lua", &["blobs", "controller", "diagnostic", "inventory", "outputs", "plan", "report", "secrets", "template", "yaml"]),
     ("schedule", &["blobs", "diagnostic", "outputs", "plan", "report", "transport"]),
     ("services", &["controller", "diagnostic", "pki"]),

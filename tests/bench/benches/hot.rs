@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use divan::{Bencher, black_box};
 use kplay::blobs::Blobs;
+use kplay::files::Files;
 use kplay::inventory::{Decrypt, Inventory, Sources};
 use kplay::lua::{Options, Program};
 use kplay::pki::{Authorities, AuthorityOptions};
@@ -146,5 +147,6 @@ fn decode(bencher: Bencher<'_, '_>, tasks: u32) {
 fn hash_file(bencher: Bencher<'_, '_>, bytes: usize) {
     let folder = Folder::new("hash");
     let file = folder.write("content", vec![b'x'; bytes]);
-    bencher.counter(divan::counter::BytesCount::new(bytes)).bench_local(|| Blobs::default().add_file(black_box(&file), false).unwrap());
+    let meta = std::fs::metadata(&file).unwrap();
+    bencher.counter(divan::counter::BytesCount::new(bytes)).bench_local(|| Files::default().look(black_box(&file), &meta).unwrap());
 }
